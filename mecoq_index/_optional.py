@@ -1,0 +1,31 @@
+"""Import an optional dependency; when it is missing, name the extra that provides it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from .errors import MissingDependencyError
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import ``module`` and return it.
+
+    Args:
+        module: Dotted module name.
+        extra: The extra of this distribution that installs it.
+        purpose: What needs the module; the first words of the error.
+
+    Raises:
+        MissingDependencyError: If the module's distribution is not installed. A module that is
+            installed but fails to import raises its own error.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name != module.partition(".")[0]:
+            raise
+        raise MissingDependencyError(
+            f"{purpose} needs {exc.name!r}, which is not installed. "
+            f"Install it with: pip install 'mecoq-index[{extra}]'"
+        ) from exc

@@ -1,0 +1,171 @@
+"""The scoring algebra in NumPy, and the reference that every engine is held to.
+
+With unit codewords C^m, an item is M indices i^m = argmax_i <z^m, c^m_i>, and a raw query z is
+scored against it by the asymmetric quantized similarity (MeCoQ, section 3.5):
+
+    AQS(z, codes) = sum_m <z^m, c^m_{codes[m]}> / ||z^m||  =  <block_normalize(z), decode(codes)>
+
+so any engine that ranks decoded vectors by inner product ranks by AQS. Larger is better.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Codes, Scores, Vectors, check_codes, check_vectors
+from .codebooks import Codebooks
+from .errors import InvalidInputError
+
+_SCRATCH_BYTES = 64 << 20
+
+
+def _rows_per_chunk(bytes_per_row: int) -> int:
+    return max(1, _SCRATCH_BYTES // bytes_per_row)
+
+
+def block_normalize(z: Vectors, M: int) -> Vectors:
+    """Divide each of the M subvectors of every row by its Euclidean length.
+
+    Args:
+        z: float32, shape (n, D), D a multiple of M. Not changed.
+        M: Number of subvectors.
+
+    Returns:
+        float32, shape (n, D). A subvector of length zero stays zero.
+
+    Raises:
+        InvalidInputError: If ``z`` is not finite float32 of shape (n, D) or M does not divide D.
+    """
+    z = check_vectors(z, name="z")
+    if M < 1 or z.shape[1] % M:
+        raise InvalidInputError(
+            f"M must divide the width of z, got M={M} and a width of {z.shape[1]}."
+        )
+    blocks = z.reshape(len(z), M, -1)
+    # Dividing by the largest entry first keeps the squares of huge or tiny inputs in range.
+    peak = np.abs(blocks).max(axis=2, keepdims=True)
+    scaled = np.divide(blocks, peak, out=np.zeros_like(blocks), where=peak > 0)
+    norms = np.linalg.norm(scaled, axis=2, keepdims=True)
+    return np.divide(scaled, norms, out=scaled, where=norms > 0).reshape(z.shape)
+
+
+def encode(z: Vectors, codebooks: Codebooks) -> Codes:
+    """Assign each subvector to the codeword with the largest inner product.
+
+    Args:
+        z: float32, shape (n, D). Need not be normalised: the assignment does not depend on the
+            length of a subvector, and equals the nearest codeword in L2 for unit subvectors.
+        codebooks: The learned codebooks.
+
+    Returns:
+        uint8 codes, shape (n, M); ``codes[i, m]`` indexes ``codewords[m]``. On a tie the lowest
+        index wins. Needs about 64 MB beside input and output, however large n is.
+
+    Raises:
+        InvalidInputError: If ``z`` is not finite float32 of shape (n, D).
+
+    Example:
+        >>> import numpy as np
+        >>> books = Codebooks(np.eye(2, dtype=np.float32)[None].repeat(3, axis=0))
+        >>> encode(np.array([[1, 0, 0, 1, 1, 0]], dtype=np.float32), books)
+        array([[0, 1, 0]], dtype=uint8)
+    """
+    z = check_vectors(z, codebooks.D, name="z")
+    codes = np.empty((len(z), codebooks.M), np.uint8)
+    rows = _rows_per_chunk(4 * codebooks.K)
+    for start in range(0, len(z), rows):
+        chunk = z[start : start + rows]
+        for m in range(codebooks.M):
+            sub = chunk[:, m * codebooks.Ds : (m + 1) * codebooks.Ds]
+            codes[start : start + rows, m] = (sub @ codebooks.codewords[m].T).argmax(axis=1)
+    return codes
+
+
+def decode(codes: Codes, codebooks: Codebooks) -> Vectors:
+    """The concatenated codewords that the codes stand for.
+
+    Args:
+        codes: uint8, shape (n, M).
+        codebooks: The learned codebooks.
+
+    Returns:
+        float32, shape (n, D); every subvector has unit length.
+
+    Raises:
+        InvalidInputError: If ``codes`` has another dtype or shape, or a value of K or more.
+    """
+    codes = check_codes(codes, codebooks.M, codebooks.K)
+    decoded: Vectors = codebooks.codewords[np.arange(codebooks.M), codes].reshape(
+        len(codes), codebooks.D
+    )
+    return decoded
+
+
+def lookup_tables(q: Vectors, codebooks: Codebooks) -> npt.NDArray[np.float32]:
+    """Inner products of the block-normalised queries with every codeword.
+
+    Args:
+        q: float32, shape (nq, D), raw queries.
+        codebooks: The learned codebooks.
+
+    Returns:
+        float32, shape (nq, M, K), every entry in [-1, 1] up to rounding.
+
+    Raises:
+        InvalidInputError: If ``q`` is not finite float32 of shape (nq, D).
+    """
+    q = block_normalize(check_vectors(q, codebooks.D, name="q"), codebooks.M)
+    sub = q.reshape(len(q), codebooks.M, codebooks.Ds).transpose(1, 0, 2)
+    tables = np.matmul(sub, codebooks.codewords.transpose(0, 2, 1))  # (M, nq, K)
+    return np.ascontiguousarray(tables.transpose(1, 0, 2))
+
+
+def aqs(q: Vectors, codes: Codes, codebooks: Codebooks) -> Scores:
+    """Asymmetric quantized similarity of every query with every item.
+
+    Args:
+        q: float32, shape (nq, D), raw queries.
+        codes: uint8, shape (n, M).
+        codebooks: The learned codebooks.
+
+    Returns:
+        float32, shape (nq, n), in [-M, M] up to rounding; larger is better.
+
+    Raises:
+        InvalidInputError: If ``q`` or ``codes`` has a wrong dtype, shape or value.
+    """
+    codes = check_codes(codes, codebooks.M, codebooks.K)
+    return _sum_tables(lookup_tables(q, codebooks), codes)
+
+
+def sqs(query_codes: Codes, codes: Codes, codebooks: Codebooks) -> Scores:
+    """Symmetric quantized similarity: the query is quantized too.
+
+    Args:
+        query_codes: uint8, shape (nq, M).
+        codes: uint8, shape (n, M).
+        codebooks: The learned codebooks.
+
+    Returns:
+        float32, shape (nq, n): ``sum_m <c^m_{query_codes[m]}, c^m_{codes[m]}>``.
+
+    Raises:
+        InvalidInputError: If either argument has a wrong dtype, shape or value.
+    """
+    query_codes = check_codes(query_codes, codebooks.M, codebooks.K, name="query_codes")
+    codes = check_codes(codes, codebooks.M, codebooks.K)
+    between = np.matmul(codebooks.codewords, codebooks.codewords.transpose(0, 2, 1))  # (M, K, K)
+    tables = between[np.arange(codebooks.M), query_codes]  # (nq, M, K)
+    return _sum_tables(tables, codes)
+
+
+def _sum_tables(tables: npt.NDArray[np.float32], codes: Codes) -> Scores:
+    """``out[q, i] = sum_m tables[q, m, codes[i, m]]``, summed in the order of m."""
+    scores = np.zeros((len(tables), len(codes)), np.float32)
+    rows = _rows_per_chunk(8 * max(1, len(tables)))
+    for start in range(0, len(codes), rows):
+        chunk = codes[start : start + rows]
+        for m in range(codes.shape[1]):
+            scores[:, start : start + rows] += np.take(tables[:, m], chunk[:, m], axis=1)
+    return scores

@@ -1,0 +1,382 @@
+"""Codebooks: the one artefact that the trainer writes and every engine reads.
+
+A codebook file (``.pt``) is a dictionary of tensors and plain values, read with
+``torch.load(weights_only=True)``, so that opening a file can never run code:
+
+    format      "mecoq-index codebooks"
+    version     1
+    codewords   float32 tensor (M, K, Ds), every codeword of unit length
+    projection  list of {"weight": (out, in), "bias": (out,)} float32, applied with ReLU in between
+    backbone    None, or {"name", "weights_sha256", "transform", "state"}
+    provenance  plain values: how the codebooks were made
+    fingerprint SHA-256 over codewords and projection, checked on load
+
+Other keys are left to the writer: a training checkpoint is a codebook file with one key more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Vectors, check_vectors
+from ._files import atomic_file, check_readable, load_npy
+from .errors import ArtifactError, InvalidInputError
+
+FORMAT = "mecoq-index codebooks"
+FORMAT_VERSION = 1
+
+# float16 storage moves a norm by up to 5e-4; anything further off was never a unit codeword.
+_STORED_NORM_TOLERANCE = 1e-3
+_NORM_TOLERANCE = 1e-6
+_PROJECT_CHUNK = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One affine map ``x @ weight.T + bias``.
+
+    Attributes:
+        weight: float32, shape (out, in). Held as a read-only copy.
+        bias: float32, shape (out,). Held as a read-only copy.
+    """
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        weight = np.array(self.weight, dtype=np.float32, order="C")
+        bias = np.array(self.bias, dtype=np.float32, order="C")
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise InvalidInputError(
+                "a projection layer must have weight (out, in) and bias (out,), "
+                f"got {weight.shape} and {bias.shape}."
+            )
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise InvalidInputError("a projection layer must be finite, but it holds NaN or Inf.")
+        for name, array in (("weight", weight), ("bias", bias)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """What it takes to compute the features that the projection expects from an image.
+
+    Attributes:
+        name: As given to training, for instance ``torchvision:vgg16``.
+        weights_sha256: Digest of the weights that the codebooks were learned on; a backbone that
+            is built again is checked against it.
+        transform: Plain values describing resize, crop and normalisation.
+        state: The weights by name, where training changed them; None where the named backbone's
+            own weights are meant.
+    """
+
+    name: str
+    weights_sha256: str
+    transform: Mapping[str, Any]
+    state: Mapping[str, npt.NDArray[Any]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Codebooks:
+    """M learned codebooks of K codewords each, and what makes embeddings for them.
+
+    Attributes:
+        codewords: float32, shape (M, K, Ds). ``codewords[m, k]`` is codeword k of subquantizer m,
+            of unit length within 1e-6. Held as a read-only copy.
+        projection: Affine layers from features (n, P) to embeddings (n, D), with ReLU between
+            them. Empty where the input already is the embedding.
+        backbone: What turns an image into features; None for codebooks learned from vectors.
+        provenance: Plain values: training settings, versions.
+
+    Raises:
+        InvalidInputError: If shapes do not fit together, K is not in 2..256, a value is not
+            finite, or a codeword's length is off by more than 1e-3.
+    """
+
+    codewords: npt.NDArray[np.float32]
+    projection: Sequence[Layer] = ()
+    backbone: Backbone | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        codewords = _unit_codewords(np.asarray(self.codewords))
+        codewords.flags.writeable = False
+        layers = tuple(self.projection)
+        for before, after in zip(layers, layers[1:], strict=False):
+            if len(before.bias) != after.weight.shape[1]:
+                raise InvalidInputError(
+                    f"a projection layer gives {len(before.bias)} values, but the next one takes "
+                    f"{after.weight.shape[1]}."
+                )
+        width = codewords.shape[0] * codewords.shape[2]
+        if layers and len(layers[-1].bias) != width:
+            raise InvalidInputError(
+                f"the projection must give D = M * Ds = {width} values, got {len(layers[-1].bias)}."
+            )
+        object.__setattr__(self, "codewords", codewords)
+        object.__setattr__(self, "projection", layers)
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def __repr__(self) -> str:
+        return f"Codebooks(M={self.M}, K={self.K}, Ds={self.Ds}, fingerprint={self.fingerprint[:12]})"
+
+    @property
+    def M(self) -> int:
+        """Number of subquantizers."""
+        return int(self.codewords.shape[0])
+
+    @property
+    def K(self) -> int:
+        """Number of codewords per codebook."""
+        return int(self.codewords.shape[1])
+
+    @property
+    def Ds(self) -> int:
+        """Width of a subvector."""
+        return int(self.codewords.shape[2])
+
+    @property
+    def D(self) -> int:
+        """Width of an embedding, M * Ds."""
+        return self.M * self.Ds
+
+    @property
+    def P(self) -> int:
+        """Width of the features that `project` takes; D where there is no projection."""
+        return int(self.projection[0].weight.shape[1]) if self.projection else self.D
+
+    @property
+    def bits(self) -> float:
+        """Information in one code, M * log2 K bits."""
+        return float(self.M * np.log2(self.K))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape and bytes of codewords and projection, in hexadecimal."""
+        digest = hashlib.sha256()
+        arrays = [self.codewords]
+        for layer in self.projection:
+            arrays += [layer.weight, layer.bias]
+        for array in arrays:
+            digest.update(repr(array.shape).encode())
+            digest.update(array.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def project(self, features: Vectors) -> Vectors:
+        """Embeddings of backbone features.
+
+        Args:
+            features: float32, shape (n, P).
+
+        Returns:
+            float32, shape (n, D); ``features`` itself where there is no projection.
+
+        Raises:
+            InvalidInputError: If ``features`` has another dtype or width, or is not finite.
+        """
+        features = check_vectors(features, self.P, name="features")
+        if not self.projection:
+            return features
+        out = np.empty((len(features), self.D), np.float32)
+        for start in range(0, len(features), _PROJECT_CHUNK):
+            x = features[start : start + _PROJECT_CHUNK]
+            for i, layer in enumerate(self.projection):
+                if i:
+                    x = np.maximum(x, 0)
+                x = x @ layer.weight.T + layer.bias
+            out[start : start + len(x)] = x
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a codebook file, tensors included (see the head of this module)."""
+        import torch
+
+        def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
+            return torch.from_numpy(np.array(array))
+
+        backbone = None
+        if self.backbone is not None:
+            state = self.backbone.state
+            backbone = {
+                "name": self.backbone.name,
+                "weights_sha256": self.backbone.weights_sha256,
+                "transform": dict(self.backbone.transform),
+                "state": None if state is None else {k: tensor(v) for k, v in state.items()},
+            }
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "codewords": tensor(self.codewords),
+            "projection": [
+                {"weight": tensor(layer.weight), "bias": tensor(layer.bias)}
+                for layer in self.projection
+            ],
+            "backbone": backbone,
+            "provenance": dict(self.provenance),
+            "fingerprint": self.fingerprint,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write a codebook file; the file at ``path`` is replaced only when the new one is whole."""
+        import torch
+
+        with atomic_file(Path(path)) as partial:
+            torch.save(self.to_dict(), partial)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codebooks:
+        """Read codebooks from a file.
+
+        Args:
+            path: Our ``.pt``; a bare (M, K, Ds) array as ``.npy`` or as a saved tensor; or an
+                official MeCoQ ``model.cpt``, read by its keys ``pq_layer._C``,
+                ``projection.weight`` and ``projection.bias``.
+
+        Raises:
+            ArtifactError: If the file is missing, damaged, foreign, of a newer version, or would
+                have to run code to be read.
+        """
+        path = check_readable(Path(path))
+        with path.open("rb") as stream:
+            is_npy = stream.read(6) == b"\x93NUMPY"
+        content = load_npy(path) if is_npy or path.suffix == ".npy" else load_torch(path)
+        try:
+            return _from_content(content, path)
+        except InvalidInputError as exc:
+            raise ArtifactError(f"{path}: {exc}") from exc
+
+
+def _unit_codewords(codewords: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A float32 copy whose codewords have unit length; those that already have keep their bits."""
+    if codewords.ndim != 3:
+        raise InvalidInputError(
+            f"codewords must have shape (M, K, Ds), got {codewords.ndim} axes: {codewords.shape}."
+        )
+    if codewords.dtype.kind != "f":
+        raise InvalidInputError(f"codewords must be floating point, got {codewords.dtype}.")
+    M, K, Ds = codewords.shape
+    if M < 1 or Ds < 1 or not 2 <= K <= 256:
+        raise InvalidInputError(
+            "codewords must have shape (M, K, Ds) with M and Ds above 0 and K between 2 and 256 "
+            f"(a code is one byte), got {codewords.shape}."
+        )
+    if not np.isfinite(codewords).all():
+        raise InvalidInputError("codewords must be finite, but they hold NaN or Inf.")
+    result = np.array(codewords, dtype=np.float32, order="C")
+    norms = np.linalg.norm(result.astype(np.float64), axis=2)
+    worst = float(np.abs(norms - 1).max())
+    if worst > _STORED_NORM_TOLERANCE:
+        raise InvalidInputError(
+            f"codewords must have unit length, but one is off by {worst:.3g} (AQS is an inner "
+            "product over unit codewords). Divide each by its norm first: "
+            "c / np.linalg.norm(c, axis=2, keepdims=True)."
+        )
+    off = np.abs(norms - 1) > _NORM_TOLERANCE
+    result[off] = (result[off].astype(np.float64) / norms[off][:, None]).astype(np.float32)
+    return result
+
+
+def load_torch(path: Path) -> Any:
+    """Read a torch file without ever running code from it.
+
+    Raises:
+        ArtifactError: If the file is damaged, is no torch file, or holds pickled objects.
+    """
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise ArtifactError(
+            f"{path} is no codebook file: it is damaged, or holds Python objects that would run "
+            "code when loaded, and is refused. Save tensors and plain values only."
+        ) from exc
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, IndexError, TypeError) as exc:
+        raise ArtifactError(
+            f"{path} is no readable torch file; it is truncated, damaged or of another kind."
+        ) from exc
+
+
+def _from_content(content: Any, path: Path) -> Codebooks:
+    import torch
+
+    if isinstance(content, np.ndarray):
+        return Codebooks(content, provenance={"source": path.name})
+    if isinstance(content, torch.Tensor):
+        return Codebooks(content.float().numpy(), provenance={"source": path.name})
+    if isinstance(content, Mapping):
+        if content.get("format") == FORMAT:
+            return _from_own(content, path)
+        if "pq_layer._C" in content:
+            return _from_official(content, path)
+    raise ArtifactError(
+        f"{path} holds no codebooks. It must be a file of mecoq-index, a bare (M, K, Ds) array, or "
+        "an official MeCoQ model.cpt with the key 'pq_layer._C'."
+    )
+
+
+def _from_own(content: Mapping[str, Any], path: Path) -> Codebooks:
+    version = content.get("version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format version {version}, but this release reads up to {FORMAT_VERSION}. "
+            "Upgrade mecoq-index."
+        )
+    try:
+        backbone = content["backbone"]
+        if backbone is not None:
+            state = backbone["state"]
+            backbone = Backbone(
+                name=backbone["name"],
+                weights_sha256=backbone["weights_sha256"],
+                transform=backbone["transform"],
+                state=None if state is None else {k: v.numpy() for k, v in state.items()},
+            )
+        codebooks = Codebooks(
+            content["codewords"].numpy(),
+            projection=[
+                Layer(layer["weight"].numpy(), layer["bias"].numpy())
+                for layer in content["projection"]
+            ],
+            backbone=backbone,
+            provenance=content["provenance"],
+        )
+        recorded = content["fingerprint"]
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ArtifactError(f"{path} is damaged: a part of the codebook file is missing.") from exc
+    if codebooks.fingerprint != recorded:
+        raise ArtifactError(
+            f"{path} is damaged: codewords or projection differ from the fingerprint written with "
+            "them. Restore the file from a copy."
+        )
+    return codebooks
+
+
+def _from_official(content: Mapping[str, Any], path: Path) -> Codebooks:
+    """The official code normalises its codewords whenever it reads them; so do we."""
+    try:
+        raw = content["pq_layer._C"].double().numpy()
+        weight, bias = content["projection.weight"], content["projection.bias"]
+        layer = Layer(weight.float().numpy(), bias.float().numpy())
+    except (KeyError, AttributeError) as exc:
+        raise ArtifactError(
+            f"{path} looks like an official MeCoQ model, but 'projection.weight' or "
+            "'projection.bias' is missing."
+        ) from exc
+    norms = np.linalg.norm(raw, axis=-1, keepdims=True)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise ArtifactError(f"{path} holds codewords of length zero or not finite.")
+    return Codebooks(
+        raw / norms, projection=[layer], provenance={"source": path.name, "origin": "official"}
+    )

@@ -1,0 +1,32 @@
+"""Everything this package raises on purpose.
+
+MecoqError
+├── InvalidInputError (ValueError)        an argument has a wrong shape, dtype or value
+├── ArtifactError                         a file is missing, damaged, foreign or of another version
+├── TrainingError                         a training run cannot go on, for instance its loss became NaN
+└── MissingDependencyError (ImportError)  an optional package is needed and not installed
+
+A message says what must hold, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MecoqError(Exception):
+    """Base class of every deliberate error of this package."""
+
+
+class InvalidInputError(MecoqError, ValueError):
+    """An argument has a wrong shape, dtype or value."""
+
+
+class ArtifactError(MecoqError):
+    """A file is missing, damaged, foreign, or written by another version."""
+
+
+class TrainingError(MecoqError):
+    """A training run cannot go on."""
+
+
+class MissingDependencyError(MecoqError, ImportError):
+    """An optional package is needed and not installed."""

@@ -1,0 +1,97 @@
+"""Checkpoints and the log of a training run, beside the output file.
+
+A checkpoint is a codebook file with one key more, ``training``: after Ctrl-C it serves both to go
+on and, as it is, to build an index from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._files import atomic_file, check_readable
+from ..codebooks import Codebooks, load_torch
+from ..errors import ArtifactError, InvalidInputError
+from .config import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a run that writes ``out`` keeps its other files."""
+
+    out: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state after the last whole epoch; removed when the run is done."""
+        return self.out.with_name(f"{self.out.stem}.checkpoint.pt")
+
+    @property
+    def log(self) -> Path:
+        """JSON lines: one record for the run, then one for each epoch."""
+        return self.out.with_name(f"{self.out.stem}.log.jsonl")
+
+
+def save_checkpoint(path: Path, codebooks: Codebooks, training: Mapping[str, Any]) -> None:
+    """Write codebooks and the state of their training; the old checkpoint is replaced whole."""
+    with atomic_file(path) as partial:
+        torch.save({**codebooks.to_dict(), "training": dict(training)}, partial)
+
+
+def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of training kept in a checkpoint of the same settings and the same data.
+
+    Raises:
+        ArtifactError: If the file is missing, damaged or no checkpoint.
+        InvalidInputError: If it belongs to other settings or other data.
+    """
+    content = load_torch(check_readable(path))
+    training = content.get("training") if isinstance(content, dict) else None
+    if not isinstance(training, dict):
+        raise ArtifactError(f"{path} is no checkpoint: it holds no state of training.")
+    stored = training["config"]
+    wanted = config.to_dict()
+    changed = sorted(
+        name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
+    )
+    if changed:
+        listed = ", ".join(f"{n}={stored.get(n)!r} there, {wanted.get(n)!r} here" for n in changed)
+        raise InvalidInputError(
+            f"{path} belongs to a run with other settings ({listed}). "
+            "Repeat those settings to resume, or remove the checkpoint to start again."
+        )
+    if training["source"] != dict(source):
+        raise InvalidInputError(
+            f"{path} belongs to a run on other data ({training['source']} there, {dict(source)} "
+            "here). Give the same data to resume, or remove the checkpoint to start again."
+        )
+    return training
+
+
+class RunLog:
+    """An append-only file of JSON lines. Each line is on disk before the next epoch begins."""
+
+    def __init__(self, path: Path | None, *, resume_at: int | None = None) -> None:
+        self._path = path
+        if path is None:
+            return
+        kept = []
+        if resume_at is not None and path.exists():
+            # Lines of epochs after the checkpoint will be written again.
+            for line in path.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if record.get("epoch", -1) < resume_at:
+                    kept.append(line)
+        with atomic_file(path) as partial:
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")

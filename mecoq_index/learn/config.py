@@ -1,0 +1,210 @@
+"""The settings that decide the outcome of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from .._files import check_readable
+from ..errors import ArtifactError, InvalidInputError
+
+LossVariant = Literal["paper", "official"]
+CodebookMode = Literal["learned", "frozen"]
+ProjectionKind = Literal["linear", "mlp"]
+OptimizerName = Literal["sgd", "adamw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training run, and nothing else.
+
+    Paths, devices and log levels are arguments of the run, not part of it. Symbols are those of the
+    MeCoQ paper. A part of the method is switched off by its neutral value: ``positive_prior=0``
+    (debiasing), ``memory_size=0``, ``regularizer_weight=0``, ``entropy_weight=0``,
+    ``codebooks="frozen"``.
+    """
+
+    num_codebooks: int = 8
+    """M, the number of subquantizers."""
+    num_codewords: int = 256
+    """K, codewords per codebook, 2..256; a code takes M * log2 K bits."""
+    dim: int = 128
+    """D, the width of an embedding; a multiple of M."""
+    alpha: float = 10.0
+    """Sharpness of the soft assignment; larger is closer to the hard one."""
+    projection: ProjectionKind = "linear"
+    """``linear``: one affine map to D. ``mlp``: a hidden layer with ReLU before it."""
+    hidden_dim: int = 512
+    """Width of the hidden layer of an ``mlp`` projection."""
+    codebooks: CodebookMode = "learned"
+    """``frozen`` keeps the random unit codewords, as the official code does."""
+
+    loss: LossVariant = "paper"
+    """``paper``: the paper's equations. ``official``: the official code's loss, departures and all."""
+    temperature: float = 0.4
+    """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows."""
+    positive_prior: float = 0.1
+    """rho+, the probability that a negative is in truth a positive; 0 turns debiasing off."""
+    regularizer_weight: float = 0.5
+    """Weight of the codeword regulariser Omega_C."""
+    entropy_weight: float = 0.0
+    """Weight of the mean entropy of the soft codes; absent in the paper's equations."""
+    memory_size: int = 384
+    """N_M, soft codes kept as extra negatives; 0 turns the memory off."""
+    memory_start_epoch: int = 3
+    """The first epoch (from 0) in which the memory takes part in the loss."""
+
+    epochs: int = 50
+    """Passes over the training items."""
+    batch_size: int = 128
+    """N, items a step; each is seen under two views."""
+    optimizer: OptimizerName = "sgd"
+    """``sgd`` (with momentum) or ``adamw``."""
+    lr: float = 0.01
+    """Peak learning rate of projection and codebooks."""
+    codebook_lr_scale: float = 1.0
+    """Learning rate of the codebooks, as a multiple of ``lr``."""
+    backbone_lr_scale: float = 0.1
+    """Learning rate of the trainable backbone layers, as a multiple of ``lr``."""
+    momentum: float = 0.9
+    """Momentum of ``sgd``."""
+    weight_decay: float = 5e-4
+    """beta, on backbone and projection; codewords are unit vectors and are not decayed."""
+    warmup_epochs: int = 1
+    """Epochs of linear growth from ``warmup_lr`` to ``lr``."""
+    warmup_lr: float = 1e-5
+    """Learning rate of the first step."""
+    final_lr: float = 1e-5
+    """Learning rate at the end of the cosine."""
+    max_grad_norm: float = 0.0
+    """Clip the gradient to this length; 0 does not clip."""
+    trainable_layers: int = 0
+    """Layers of the backbone that are trained, counted from its end; -1 trains all."""
+    view_dropout: float = 0.0
+    """Fraction of the entries of a feature vector zeroed in each view; cached features only."""
+    seed: int = 0
+    """Seed of initialisation, shuffling and views."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            _check_kind(name, kind, getattr(self, name))
+        for name, lowest in _LOWEST.items():
+            value = getattr(self, name)
+            if value < lowest:
+                raise InvalidInputError(f"{name} must be at least {lowest}, got {value}.")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value <= 0:
+                raise InvalidInputError(f"{name} must be above 0, got {value}.")
+        for name in ("positive_prior", "view_dropout", "momentum"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise InvalidInputError(f"{name} must lie in [0, 1), got {value}.")
+        if self.num_codewords > 256:
+            raise InvalidInputError(
+                f"num_codewords must be at most 256 (a code is one byte), got {self.num_codewords}."
+            )
+        if self.warmup_epochs > self.epochs:
+            raise InvalidInputError(
+                f"warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}."
+            )
+        if self.warmup_lr > self.lr:
+            raise InvalidInputError(
+                f"warmup_lr must be at most lr={self.lr}, got {self.warmup_lr}."
+            )
+        if self.dim % self.num_codebooks:
+            raise InvalidInputError(
+                f"dim must be a multiple of num_codebooks={self.num_codebooks}, got {self.dim}."
+            )
+
+    @property
+    def bits(self) -> float:
+        """Information in one code, M * log2 K bits."""
+        return self.num_codebooks * math.log2(self.num_codewords)
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with some settings changed.
+
+        Raises:
+            InvalidInputError: If a name is unknown or a value is out of range.
+        """
+        _refuse_unknown(changes, "settings")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = "settings") -> TrainConfig:
+        """Settings from plain values; names that are not settings are refused.
+
+        Raises:
+            InvalidInputError: If a name is unknown or a value is out of range.
+        """
+        _refuse_unknown(values, source)
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, path: Path) -> TrainConfig:
+        """Settings from a JSON file holding one object.
+
+        Raises:
+            ArtifactError: If the file is missing or no JSON object.
+            InvalidInputError: If a name is unknown or a value is out of range.
+        """
+        path = check_readable(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as exc:
+            raise ArtifactError(f"{path} is no JSON file: {exc}") from exc
+        if not isinstance(values, dict):
+            raise ArtifactError(f"{path} must hold one JSON object of settings.")
+        return cls.from_dict(values, source=str(path))
+
+
+_LOWEST: dict[str, float] = {
+    "num_codebooks": 1,
+    "num_codewords": 2,
+    "dim": 1,
+    "temperature": 0.03,
+    "hidden_dim": 1,
+    "regularizer_weight": 0,
+    "entropy_weight": 0,
+    "memory_size": 0,
+    "memory_start_epoch": 0,
+    "epochs": 1,
+    "batch_size": 2,
+    "codebook_lr_scale": 0,
+    "backbone_lr_scale": 0,
+    "weight_decay": 0,
+    "warmup_epochs": 0,
+    "final_lr": 0,
+    "max_grad_norm": 0,
+    "trainable_layers": -1,
+    "seed": 0,
+}
+_POSITIVE = ("alpha", "lr", "warmup_lr")
+
+
+def _check_kind(name: str, kind: Any, value: Any) -> None:
+    if choices := get_args(kind):
+        if value not in choices:
+            raise InvalidInputError(f"{name} must be one of {list(choices)}, got {value!r}.")
+    elif isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise InvalidInputError(f"{name} must be {kind.__name__}, got {value!r}.")
+    elif not math.isfinite(value):
+        raise InvalidInputError(f"{name} must be finite, got {value}.")
+
+
+def _refuse_unknown(values: Mapping[str, Any], source: str) -> None:
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(values.keys() - known):
+        raise InvalidInputError(
+            f"{source}: unknown settings {unknown}; the settings are {sorted(known)}."
+        )

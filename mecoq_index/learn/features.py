@@ -1,0 +1,178 @@
+"""Cached features as training data: several augmented views of each item, computed once.
+
+Training on two random ones of V views per step is contrastive training without the backbone's
+forward pass, which makes it a matter of minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .._files import check_readable, load_npy
+from ..errors import ArtifactError, InvalidInputError
+
+_DTYPES = (np.uint8, np.float16, np.float32)
+_CHECK_ROWS = 65536
+
+
+class FeatureViews:
+    """V views of n items as feature vectors; a source of pairs for the trainer.
+
+    Args:
+        views: Shape (V, n, P), uint8, float16 or float32; not copied. With V = 1 both views of
+            a pair are the same vector, and only ``dropout`` makes them differ.
+        scale: Features are ``views / scale``.
+        dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
+            scaled up to keep the expectation.
+
+    Raises:
+        InvalidInputError: If shape or dtype is wrong, a value is NaN or Inf, or there is one view
+            and no dropout.
+    """
+
+    def __init__(
+        self, views: npt.NDArray[Any], *, scale: float = 1.0, dropout: float = 0.0
+    ) -> None:
+        if views.ndim != 3 or views.dtype not in _DTYPES:
+            raise InvalidInputError(
+                "views must have shape (V, n, P) and dtype uint8, float16 or float32, "
+                f"got {views.shape} {views.dtype}."
+            )
+        if views.shape[1] < 2 or views.shape[2] < 1:
+            raise InvalidInputError(f"views must hold at least 2 items, got {views.shape}.")
+        if not scale > 0:
+            raise InvalidInputError(f"scale must be above 0, got {scale}.")
+        if not 0 <= dropout < 1:
+            raise InvalidInputError(f"dropout must lie in [0, 1), got {dropout}.")
+        if len(views) == 1 and dropout == 0:
+            raise InvalidInputError(
+                "one view an item gives no two views to contrast: give (V, n, P) with V of at "
+                "least 2 (mecoq-index embed --backbone NAME --views 3 makes them), or set "
+                "view_dropout above 0."
+            )
+        _check_finite(views)
+        self._views = views
+        self._scale = float(scale)
+        self._dropout = float(dropout)
+
+    @classmethod
+    def load(cls, path: Path, *, dropout: float = 0.0) -> FeatureViews:
+        """Read views from a file.
+
+        Args:
+            path: An ``.npz`` with the arrays ``view0``, ``view1``, ... of shape (n, P) each and,
+                if the features were scaled, a number ``scale``; or an ``.npy`` of shape (V, n, P),
+                or (n, P) for one view.
+            dropout: As in the constructor.
+
+        Raises:
+            ArtifactError: If the file is missing, damaged or holds no views.
+            InvalidInputError: If the arrays do not fit together.
+        """
+        path = check_readable(path)
+        if path.suffix == ".npz":
+            views, scale = _load_npz(path)
+        else:
+            views, scale = load_npy(path), 1.0
+            if views.ndim == 2:
+                views = views[None]
+        try:
+            return cls(views, scale=scale, dropout=dropout)
+        except InvalidInputError as exc:
+            raise InvalidInputError(f"{path}: {exc}") from exc
+
+    def __len__(self) -> int:
+        return int(self._views.shape[1])
+
+    @property
+    def width(self) -> int:
+        """P, the width of a feature vector."""
+        return int(self._views.shape[2])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, dtype, scale and every 997th vector: tells data sets apart."""
+        rows = self._views.reshape(-1, self.width)[::997]
+        digest = hashlib.sha256(repr((self._views.shape, str(rows.dtype), self._scale)).encode())
+        digest.update(np.ascontiguousarray(rows).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def num_views(self) -> int:
+        """V, the views stored of each item."""
+        return int(self._views.shape[0])
+
+    def steps(self, batch_size: int) -> int:
+        """Batches an epoch; a last batch of a single item is dropped, having no negatives."""
+        full, rest = divmod(len(self), batch_size)
+        return full + (rest >= 2)
+
+    def batches(
+        self, epoch: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Two views (B, P) float32 of each item of a shuffled batch, fixed by seed and epoch."""
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self))
+        for step in range(self.steps(batch_size)):
+            rows = order[step * batch_size : (step + 1) * batch_size]
+            first = rng.integers(self.num_views, size=len(rows))
+            # A second view different from the first wherever there is one.
+            offset = rng.integers(1, max(2, self.num_views), size=len(rows))
+            second = (first + offset) % self.num_views
+            yield self._gather(first, rows, rng), self._gather(second, rows, rng)
+
+    def _gather(
+        self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> torch.Tensor:
+        x = self._views[view, rows].astype(np.float32)
+        if self._scale != 1:
+            x /= self._scale
+        if self._dropout:
+            keep = rng.random(x.shape, dtype=np.float32) >= self._dropout
+            x *= keep / np.float32(1 - self._dropout)
+        return torch.from_numpy(x)
+
+
+def _check_finite(views: npt.NDArray[Any]) -> None:
+    if views.dtype == np.uint8:
+        return
+    for v, view in enumerate(views):
+        for start in range(0, len(view), _CHECK_ROWS):
+            finite = np.isfinite(view[start : start + _CHECK_ROWS]).all(axis=1)
+            if not finite.all():
+                row = start + int(np.flatnonzero(~finite)[0])
+                raise InvalidInputError(
+                    f"features must be finite, but view {v} holds NaN or Inf, first in row {row}."
+                )
+
+
+def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = []
+            while f"view{len(names)}" in archive.files:
+                names.append(f"view{len(names)}")
+            if not names:
+                raise ArtifactError(
+                    f"{path} must hold the arrays view0, view1, ... of shape (n, P), but it holds "
+                    f"{sorted(archive.files)}."
+                )
+            arrays = [archive[name] for name in names]
+            scale = float(archive["scale"]) if "scale" in archive.files else 1.0
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
+        raise ArtifactError(f"{path} is no readable .npz file: {exc}") from exc
+    if len({(a.shape, a.dtype) for a in arrays}) != 1 or arrays[0].ndim != 2:
+        raise ArtifactError(
+            f"{path}: all views must have one shape (n, P) and one dtype, got "
+            f"{[(a.shape, str(a.dtype)) for a in arrays]}."
+        )
+    return np.stack(arrays), scale

@@ -1,0 +1,83 @@
+"""The settings of the authors' released runs, by name.
+
+Twelve presets: four data sets and protocols at 16, 32 and 64 bits. What they share: VGG-16
+(ImageNet), SGD with momentum 0.9, batch 128, learning rate 0.01 with one epoch of warm-up from
+1e-5 and a cosine to 1e-5, 50 epochs, K = 256, alpha 10, regulariser 0.5, a memory of 384.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InvalidInputError
+from .config import LossVariant, TrainConfig
+
+
+@dataclass(frozen=True)
+class _Released:
+    """What differs between the released runs; each tuple is for 16, 32 and 64 bits."""
+
+    dim: tuple[int, int, int]
+    temperature: tuple[float, float, float]
+    weight_decay: tuple[float, float, float]
+    entropy_weight: tuple[float, float, float]
+    positive_prior: float
+    memory_start_epoch: int
+    trainable_layers: int
+
+
+_BITS = (16, 32, 64)
+_RELEASED = {
+    "flickr25k": _Released(
+        (32, 64, 128), (0.4, 0.45, 0.4), (1e-1, 1e-1, 1e-1), (0.5, 1.0, 2.0), 0.15, 5, 0
+    ),
+    "cifar10-i": _Released(
+        (32, 64, 128), (0.25, 0.4, 0.4), (1e-3, 1e-3, 1e-3), (0.05, 0.05, 0.05), 0.1, 3, 2
+    ),
+    "cifar10-ii": _Released(
+        (16, 48, 96), (0.35, 0.35, 0.35), (1e-2, 5e-3, 1e-2), (0.01, 0.1, 0.05), 0.1, 15, 2
+    ),
+    "nuswide": _Released(
+        (64, 32, 128), (0.2, 0.4, 0.4), (1e-2, 1e-2, 1e-2), (1.0, 0.2, 0.01), 0.15, 10, 0
+    ),
+}
+
+PRESETS: tuple[str, ...] = tuple(f"{data}-{bits}" for data in _RELEASED for bits in _BITS)
+
+
+def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
+    """The settings called ``name``, for instance ``cifar10-i-32``.
+
+    Args:
+        name: One of `PRESETS`.
+        loss: ``paper`` takes the settings into the paper's equations: learned codebooks, and no
+            entropy term. ``official`` is the released code, departures and all: the official
+            loss, frozen random codebooks, the entropy term, one learning rate for all layers.
+
+    Raises:
+        InvalidInputError: If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise InvalidInputError(f"unknown preset {name!r}; choose one of {list(PRESETS)}.")
+    data, _, bits = name.rpartition("-")
+    released, i = _RELEASED[data], _BITS.index(int(bits))
+    official = loss == "official"
+    return TrainConfig(
+        num_codebooks=int(bits) // 8,
+        num_codewords=256,
+        dim=released.dim[i],
+        codebooks="frozen" if official else "learned",
+        loss=loss,
+        temperature=released.temperature[i],
+        positive_prior=released.positive_prior,
+        regularizer_weight=0.5,
+        entropy_weight=released.entropy_weight[i] if official else 0.0,
+        memory_size=384,
+        memory_start_epoch=released.memory_start_epoch,
+        epochs=50,
+        batch_size=128,
+        lr=0.01,
+        backbone_lr_scale=1.0 if official else 0.1,
+        weight_decay=released.weight_decay[i],
+        trainable_layers=released.trainable_layers,
+    )

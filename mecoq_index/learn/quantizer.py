@@ -1,0 +1,88 @@
+"""The trainable quantizer: soft assignment to unit codewords (MeCoQ, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Quantized(NamedTuple):
+    """What the quantizer makes of embeddings.
+
+    Attributes:
+        soft_codes: p, shape (n, M, K), every row of K sums to 1.
+        reconstruction: zhat, shape (n, D), the codewords averaged by p.
+        similarity: <z^m, c^m_i> of unit vectors, shape (n, M, K).
+    """
+
+    soft_codes: torch.Tensor
+    reconstruction: torch.Tensor
+    similarity: torch.Tensor
+
+
+class SoftQuantizer(nn.Module):
+    """M codebooks of K unit codewords, and attention of embeddings over them.
+
+    With z^m and c^m_i scaled to unit length:
+
+        p^m_i  = softmax_i(alpha <z^m, c^m_i>)
+        zhat^m = sum_i p^m_i c^m_i
+
+    Args:
+        num_codebooks: M.
+        num_codewords: K.
+        subvector_width: Ds; embeddings have D = M * Ds columns.
+        alpha: Sharpness of the softmax.
+        learned: Whether the codewords are trained; otherwise they stay as initialised, which is
+            uniform on the sphere.
+    """
+
+    def __init__(
+        self,
+        num_codebooks: int,
+        num_codewords: int,
+        subvector_width: int,
+        *,
+        alpha: float,
+        learned: bool = True,
+    ) -> None:
+        super().__init__()
+        self.alpha = alpha
+        initial = F.normalize(torch.randn(num_codebooks, num_codewords, subvector_width), dim=-1)
+        self.codewords = nn.Parameter(initial, requires_grad=learned)
+
+    def unit_codewords(self) -> torch.Tensor:
+        """The codewords scaled to unit length, (M, K, Ds), differentiable."""
+        return F.normalize(self.codewords, dim=-1)
+
+    def forward(self, z: torch.Tensor) -> Quantized:
+        """Quantize embeddings (n, D) softly; their length per subvector does not matter."""
+        codewords = self.unit_codewords()
+        M, _, Ds = codewords.shape
+        sub = F.normalize(z.view(len(z), M, Ds), dim=-1).transpose(0, 1)  # (M, n, Ds)
+        similarity = torch.bmm(sub, codewords.transpose(1, 2))  # (M, n, K)
+        soft_codes = torch.softmax(self.alpha * similarity, dim=-1)
+        reconstruction = torch.bmm(soft_codes, codewords)  # (M, n, Ds)
+        return Quantized(
+            soft_codes.transpose(0, 1),
+            reconstruction.transpose(0, 1).reshape(len(z), M * Ds),
+            similarity.transpose(0, 1),
+        )
+
+    def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
+        """Reconstructions (n, D) of soft codes (n, M, K) under the current codebooks."""
+        decoded = torch.bmm(soft_codes.transpose(0, 1), self.unit_codewords())  # (M, n, Ds)
+        return decoded.transpose(0, 1).reshape(len(soft_codes), -1)
+
+    @torch.no_grad()
+    def renormalize(self) -> None:
+        """Scale the stored codewords to unit length.
+
+        A gradient through `unit_codewords` is orthogonal to the codeword, so a step always makes it
+        longer, and a longer codeword turns more slowly: without this the codebooks' learning rate
+        would fade by itself.
+        """
+        self.codewords.copy_(self.unit_codewords())

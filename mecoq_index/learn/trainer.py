@@ -1,0 +1,394 @@
+"""The training loop: from pairs of views to codebooks.
+
+Everything random is drawn from (seed, epoch), so a run that is interrupted and resumed from its
+last whole epoch ends in the same bits as one that was not, on the same CPU and versions. No label
+is ever seen here, and the last epoch's codebooks are the result: nothing is selected.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from .. import __version__
+from ..codebooks import Backbone, Codebooks
+from ..errors import InvalidInputError, TrainingError
+from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
+from .config import TrainConfig
+from .losses import (
+    codeword_regularizer,
+    official_contrastive_loss,
+    paper_contrastive_loss,
+    soft_code_entropy,
+)
+from .memory import CodeMemory
+from .model import MeCoQ
+from .statistics import EpochStatistics
+
+logger = logging.getLogger("mecoq_index")
+
+_TOO_LARGE = (
+    "Lower lr or raise temperature, and check that the features are not huge or constant."
+)
+_CONTRASTIVE = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
+
+
+class PairSource(Protocol):
+    """Training items, each seen under two random views a step."""
+
+    def __len__(self) -> int: ...
+
+    def steps(self, batch_size: int) -> int:
+        """Batches an epoch."""
+        ...
+
+    def batches(
+        self, epoch: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Two views of each item of every shuffled batch, fixed by seed and epoch."""
+        ...
+
+
+class TrainableBackbone(Protocol):
+    """What the trainer needs to know of a backbone; `learn.encoder.load_backbone` gives it."""
+
+    name: str
+    module: nn.Module
+    width: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: The epoch under way, from 0.
+        epochs: Epochs in all.
+        step: Steps done of this epoch, from 1.
+        steps: Steps of this epoch.
+        terms: The loss and its terms, averaged over the epoch so far.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    terms: Mapping[str, float]
+
+
+def train(
+    source: PairSource,
+    config: TrainConfig,
+    *,
+    out: Path | None = None,
+    feature_width: int | None = None,
+    backbone: TrainableBackbone | None = None,
+    device: str | torch.device | None = None,
+    resume: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Codebooks:
+    """Learn codebooks by MeCoQ.
+
+    Args:
+        source: The training items.
+        config: The settings.
+        out: Where the codebooks are written. Beside it go a checkpoint after every epoch, removed
+            at the end, and a log of JSON lines. None keeps everything in memory.
+        feature_width: P, where the source gives features; ``source.width`` if it has one.
+        backbone: What turns the source's images into features; None where it gives features.
+        device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
+        resume: Go on from the checkpoint beside ``out``, if there is one.
+        provenance: Plain values to keep in the codebook file beside settings and versions.
+        on_progress: Called every few steps and at the end of each epoch.
+
+    Returns:
+        The codebooks after the last epoch.
+
+    Raises:
+        InvalidInputError: If source and settings do not fit together, or the checkpoint belongs to
+            other settings or data.
+        ArtifactError: If the checkpoint is damaged.
+        TrainingError: If the loss becomes NaN or Inf.
+        KeyboardInterrupt: On Ctrl-C; the checkpoint of the last whole epoch stays.
+    """
+    run = _Run(source, config, feature_width, backbone, device)
+    paths = None if out is None else RunPaths(Path(out))
+    resumed = paths is not None and resume and paths.checkpoint.exists()
+    if paths is not None and resumed:
+        run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
+    log = RunLog(paths and paths.log, resume_at=run.epoch if resumed else None)
+    if not resumed:
+        log.write({"config": config.to_dict(), "source": run.source_identity()})
+    run_provenance = {**(provenance or {}), **run.provenance()}
+    if paths is not None and not resumed:
+        save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
+    while run.epoch < config.epochs:
+        try:
+            record = run.train_epoch(on_progress)
+        except TrainingError:
+            # Resuming would meet the same numbers again.
+            if paths is not None:
+                paths.checkpoint.unlink(missing_ok=True)
+            raise
+        log.write(record)
+        logger.info("epoch %d: %s", record["epoch"], record)
+        if paths is not None:
+            save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
+    codebooks = run.codebooks(run_provenance)
+    if paths is not None:
+        codebooks.save(paths.out)
+        paths.checkpoint.unlink(missing_ok=True)
+    return codebooks
+
+
+class _Run:
+    """Model, optimizer, memory and position of one training run."""
+
+    def __init__(
+        self,
+        source: PairSource,
+        config: TrainConfig,
+        feature_width: int | None,
+        backbone: TrainableBackbone | None,
+        device: str | torch.device | None,
+    ) -> None:
+        if len(source) < 2 or source.steps(config.batch_size) < 1:
+            raise InvalidInputError(
+                f"training needs at least 2 items to contrast, got {len(source)}."
+            )
+        width = backbone.width if backbone is not None else feature_width
+        if width is None:
+            width = getattr(source, "width", None)
+        if width is None:
+            raise InvalidInputError("give feature_width or a backbone: the source has no width.")
+        self.device = _pick_device(device)
+        self.source, self.config, self.backbone = source, config, backbone
+        self.epoch = 0
+        with _seeded(config.seed, 0):
+            module = None if backbone is None else backbone.module
+            self.model = MeCoQ(width, config, module).to(self.device)
+        self.optimizer = _make_optimizer(self.model, config, module)
+        self.steps = source.steps(config.batch_size)
+        self.scheduler = _make_scheduler(self.optimizer, config, self.steps)
+        self.scaler = torch.amp.GradScaler(enabled=self.device.type == "cuda")
+        self.memory = None
+        if config.memory_size:
+            self.memory = CodeMemory(
+                config.memory_size, config.num_codebooks, config.num_codewords, self.device
+            )
+
+    def train_epoch(self, on_progress: Callable[[Progress], None] | None) -> dict[str, Any]:
+        """One pass over the items; returns the epoch's log record."""
+        started = time.perf_counter()
+        self._train_mode()
+        statistics = EpochStatistics(self.steps, self.device)
+        with _seeded(self.config.seed, 1 + self.epoch):
+            pairs = self.source.batches(self.epoch, self.config.batch_size, self.config.seed)
+            for step, (view1, view2) in enumerate(pairs, start=1):
+                self._step(view1, view2, statistics)
+                if step % statistics.stride == 0 or step == self.steps:
+                    terms = statistics.means()
+                    self._check_finite(terms, step)
+                    if on_progress is not None:
+                        on_progress(
+                            Progress(self.epoch, self.config.epochs, step, self.steps, terms)
+                        )
+        record = {
+            "epoch": self.epoch,
+            "seconds": round(time.perf_counter() - started, 3),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "memory": len(self.memory) if self._memory_in_use() else 0,  # type: ignore[arg-type]
+            **statistics.means(),
+            **statistics.codes(),
+        }
+        self._check_parameters()
+        self.epoch += 1
+        return record
+
+    def _step(self, view1: torch.Tensor, view2: torch.Tensor, statistics: EpochStatistics) -> None:
+        config = self.config
+        n = len(view1)
+        both = torch.cat([view1, view2]).to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+            quantized = self.model(both)
+        memory = None
+        if self.memory is not None and self._memory_in_use():
+            memory = self.model.quantizer.decode(self.memory.soft_codes())
+        contrastive = _CONTRASTIVE[config.loss](
+            quantized.reconstruction[:n],
+            quantized.reconstruction[n:],
+            memory,
+            temperature=config.temperature,
+            positive_prior=config.positive_prior,
+        )
+        terms = {"contrastive": contrastive}
+        terms["regularizer"] = codeword_regularizer(self.model.quantizer.unit_codewords())
+        loss = contrastive + config.regularizer_weight * terms["regularizer"]
+        if config.entropy_weight:
+            terms["entropy"] = soft_code_entropy(quantized.soft_codes)
+            loss = loss + config.entropy_weight * terms["entropy"]
+        self._descend(loss)
+        if self.memory is not None:
+            self.memory.enqueue(quantized.soft_codes)
+        statistics.add({"loss": loss, **terms}, quantized)
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.config.max_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        if self.config.codebooks == "learned":
+            self.model.quantizer.renormalize()
+
+    def _memory_in_use(self) -> bool:
+        return self.memory is not None and self.epoch >= self.config.memory_start_epoch
+
+    def _check_finite(self, terms: Mapping[str, float], step: int) -> None:
+        if not math.isfinite(terms["loss"]):
+            raise TrainingError(
+                f"the loss became {terms['loss']} in epoch {self.epoch}, step {step}. {_TOO_LARGE}"
+            )
+
+    def _check_parameters(self) -> None:
+        for name, value in self.model.named_parameters():
+            if not torch.isfinite(value).all():
+                raise TrainingError(f"{name} became NaN or Inf in epoch {self.epoch}. {_TOO_LARGE}")
+
+    def _train_mode(self) -> None:
+        self.model.train()
+        if self.backbone is not None:
+            from .encoder import frozen_norms_to_eval
+
+            frozen_norms_to_eval(self.backbone.module)
+
+    def source_identity(self) -> dict[str, Any]:
+        """What tells this training set from another one."""
+        identity = {"items": len(self.source)}
+        fingerprint = getattr(self.source, "fingerprint", None)
+        return identity if fingerprint is None else {**identity, "fingerprint": fingerprint}
+
+    def provenance(self) -> dict[str, Any]:
+        """How these codebooks are made."""
+        return {
+            "config": self.config.to_dict(),
+            "source": self.source_identity(),
+            "versions": {"mecoq-index": __version__, "torch": str(torch.__version__)},
+            "device": self.device.type,
+        }
+
+    def codebooks(self, provenance: Mapping[str, Any]) -> Codebooks:
+        """The codebooks as they are now."""
+        return self.model.to_codebooks(
+            backbone=self._backbone_record(), provenance={**provenance, "epochs_done": self.epoch}
+        )
+
+    def _backbone_record(self) -> Backbone | None:
+        if self.backbone is None:
+            return None
+        from .encoder import backbone_record
+
+        trained = self.config.trainable_layers != 0
+        record: Backbone = backbone_record(self.backbone, trained)
+        return record
+
+    def state(self) -> dict[str, Any]:
+        """Everything a checkpoint needs beside the codebooks."""
+        model = self.model.state_dict()
+        if self.config.trainable_layers == 0:
+            model = {k: v for k, v in model.items() if not k.startswith("backbone.")}
+        return {
+            "config": self.config.to_dict(),
+            "source": self.source_identity(),
+            "epoch": self.epoch,
+            "model": model,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "memory": None if self.memory is None else self.memory.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        frozen_backbone = self.config.trainable_layers == 0
+        self.model.load_state_dict(state["model"], strict=not frozen_backbone)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
+        self.epoch = state["epoch"]
+
+
+def _pick_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as exc:
+        raise InvalidInputError(f"device must be one of torch's, got {device!r}.") from exc
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("device is 'cuda', but torch sees no CUDA GPU here. Use 'cpu'.")
+    return chosen
+
+
+@contextmanager
+def _seeded(seed: int, part: int) -> Iterator[None]:
+    """Run a block on its own random stream and leave the caller's as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed((seed << 20) + part)
+        yield
+
+
+def _make_optimizer(
+    model: MeCoQ, config: TrainConfig, backbone: nn.Module | None
+) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.projection.parameters()), "lr": config.lr}
+    ]
+    if config.codebooks == "learned":
+        groups.append(
+            {
+                "params": [model.quantizer.codewords],
+                "lr": config.lr * config.codebook_lr_scale,
+                "weight_decay": 0.0,
+            }
+        )
+    if backbone is not None:
+        from .encoder import set_trainable
+
+        trainable = set_trainable(backbone, config.trainable_layers)
+        if trainable:
+            groups.append({"params": trainable, "lr": config.lr * config.backbone_lr_scale})
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def _make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
+) -> LRScheduler:
+    warmup = config.warmup_epochs * steps
+    cosine = CosineAnnealingLR(
+        optimizer, T_max=max(1, config.epochs * steps - warmup), eta_min=config.final_lr
+    )
+    if not warmup:
+        return cosine
+    linear = LinearLR(optimizer, start_factor=config.warmup_lr / config.lr, total_iters=warmup)
+    return SequentialLR(optimizer, [linear, cosine], milestones=[warmup])

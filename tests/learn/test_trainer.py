@@ -1,0 +1,268 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mecoq_index import aqs
+from mecoq_index.codebooks import Codebooks
+from mecoq_index.errors import ArtifactError, InvalidInputError, TrainingError
+from mecoq_index.learn import trainer
+from mecoq_index.learn.checkpoint import RunPaths
+from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.features import FeatureViews
+from mecoq_index.learn.trainer import train
+
+SMALL = TrainConfig(
+    num_codebooks=2, num_codewords=8, dim=8, epochs=3, batch_size=16, memory_size=24,
+    memory_start_epoch=1, lr=0.05, warmup_epochs=1,
+)  # fmt: skip
+
+
+def clustered_views(n=90, width=12, clusters=6, seed=0):
+    """Two noisy views of items that fall into a few clusters, and the cluster of each item."""
+    rng = np.random.default_rng(seed)
+    centres = 2 * rng.standard_normal((clusters, width))
+    label = np.arange(n) % clusters
+    items = centres[label] + 0.5 * rng.standard_normal((n, width))
+    views = items + 0.3 * rng.standard_normal((2, n, width))
+    return views.astype(np.float32), label
+
+
+@pytest.fixture
+def source():
+    return FeatureViews(clustered_views()[0])
+
+
+def _log(paths):
+    return [json.loads(line) for line in paths.log.read_text().splitlines()]
+
+
+class Interrupting:
+    """A source that is interrupted by Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, source, epoch):
+        self._source, self._epoch = source, epoch
+        self.width = source.width
+        self.fingerprint = source.fingerprint
+
+    def __len__(self):
+        return len(self._source)
+
+    def steps(self, batch_size):
+        return self._source.steps(batch_size)
+
+    def batches(self, epoch, batch_size, seed):
+        for i, pair in enumerate(self._source.batches(epoch, batch_size, seed)):
+            if epoch == self._epoch and i == 2:
+                raise KeyboardInterrupt
+            yield pair
+
+
+def test_training_lowers_the_loss_and_changes_the_codebooks(source, tmp_path):
+    config = SMALL.replace(epochs=8, memory_size=0)
+    out = tmp_path / "c.pt"
+    first = train(source, config.replace(epochs=1, warmup_lr=1e-9, lr=1e-9, final_lr=0.0))
+    books = train(source, config, out=out)
+    records = _log(RunPaths(out))[1:]
+    assert records[-1]["contrastive"] < records[0]["contrastive"] - 0.1
+    assert np.abs(books.codewords - first.codewords).max() > 0.1
+    assert Codebooks.load(out).fingerprint == books.fingerprint
+
+
+def test_learned_codes_find_items_of_the_same_cluster():
+    views, label = clustered_views(n=300)
+    books = train(FeatureViews(views), SMALL.replace(epochs=10, memory_size=0))
+    z = books.project(views[0])
+    scores = aqs.aqs(z[:50], aqs.encode(z, books), books)
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+    precision = (label[top] == label[:50, None]).mean()
+    assert precision > 0.9
+
+
+def test_frozen_codebooks_stay_as_initialised(source):
+    config = SMALL.replace(codebooks="frozen")
+    one, three = (train(source, config.replace(epochs=n)) for n in (1, 3))
+    np.testing.assert_array_equal(one.codewords, three.codewords)
+    assert not np.array_equal(one.projection[0].weight, three.projection[0].weight)
+
+
+@pytest.mark.parametrize(
+    "part,weights",
+    [
+        ("contrastive", {"regularizer_weight": 0.0, "entropy_weight": 0.0}),
+        ("regularizer", {"regularizer_weight": 1.0, "entropy_weight": 0.0}),
+        ("entropy", {"regularizer_weight": 0.0, "entropy_weight": 1.0}),
+    ],
+)
+def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, monkeypatch):
+    if part != "contrastive":
+        monkeypatch.setitem(trainer._CONTRASTIVE, "paper", lambda v1, v2, m, **_: 0 * v1.sum())
+    config = SMALL.replace(epochs=1, memory_size=0, weight_decay=0.0, **weights)
+    still = train(source, config.replace(lr=1e-12, warmup_lr=1e-12, final_lr=0.0))
+    moved = train(source, config)
+    assert np.abs(moved.codewords - still.codewords).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"memory_size": 0},
+        {"positive_prior": 0.0},
+        {"regularizer_weight": 0.0},
+        {"entropy_weight": 0.0},
+        {"codebooks": "frozen"},
+        {"loss": "official"},
+        {"projection": "mlp", "hidden_dim": 16},
+        {"optimizer": "adamw", "lr": 0.005},
+        {"max_grad_norm": 0.1},
+        {"alpha": 3.0},
+    ],
+)
+def test_every_switch_changes_the_outcome(source, off):
+    everything = SMALL.replace(entropy_weight=0.5, epochs=2)
+    a, b = train(source, everything), train(source, everything.replace(**off))
+    assert a.fingerprint != b.fingerprint
+
+
+def test_the_memory_joins_at_its_epoch(source, tmp_path):
+    out = tmp_path / "c.pt"
+    train(source, SMALL.replace(memory_start_epoch=2), out=out)
+    assert [r["memory"] for r in _log(RunPaths(out))[1:]] == [0, 0, 24]
+
+
+def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):
+    out = tmp_path / "c.pt"
+    train(source, SMALL.replace(entropy_weight=0.1), out=out)
+    header, *records = _log(RunPaths(out))
+    assert TrainConfig.from_dict(header["config"]) == SMALL.replace(entropy_weight=0.1)
+    assert [r["epoch"] for r in records] == [0, 1, 2]
+    for r in records:
+        total = r["contrastive"] + 0.5 * r["regularizer"] + 0.1 * r["entropy"]
+        assert r["loss"] == pytest.approx(total, rel=1e-5)
+        assert 0 < r["codeword_usage"] <= 1
+        assert 1 <= r["codeword_perplexity"] <= 8
+        assert 0 < r["soft_code_entropy"] <= np.log(8)
+        assert 0 < r["quantization_error"] < 4 * SMALL.num_codebooks
+
+
+def test_same_seed_same_bits_and_other_seed_other_bits(source):
+    a, b, c = (train(source, SMALL.replace(seed=seed)) for seed in (0, 0, 1))
+    assert a.fingerprint == b.fingerprint != c.fingerprint
+
+
+def test_training_leaves_the_callers_random_stream_alone(source):
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    torch.manual_seed(5)
+    train(source, SMALL.replace(epochs=1))
+    torch.testing.assert_close(torch.rand(3), want)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, optimizer):
+    config = SMALL.replace(optimizer=optimizer)
+    whole = train(source, config, out=tmp_path / "whole.pt")
+    out = tmp_path / "c.pt"
+    paths = RunPaths(out)
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(source, epoch), config, out=out)
+    assert not out.exists()
+    assert Codebooks.load(paths.checkpoint).provenance["epochs_done"] == epoch
+    resumed = train(source, config, out=out, resume=True)
+    assert resumed.fingerprint == whole.fingerprint
+    assert not paths.checkpoint.exists()
+    timeless = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in _log(RunPaths(p))]
+        for p in (out, tmp_path / "whole.pt")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_without_resume_an_old_checkpoint_is_not_used(source, tmp_path):
+    out = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(source, 2), SMALL.replace(seed=9), out=out)
+    assert train(source, SMALL, out=out).fingerprint == train(source, SMALL).fingerprint
+
+
+def test_a_checkpoint_of_other_settings_or_data_is_refused(source, tmp_path):
+    out = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(source, 1), SMALL, out=out)
+    with pytest.raises(InvalidInputError, match=r"other settings \(lr=0.05 there, 0.01 here\)"):
+        train(source, SMALL.replace(lr=0.01), out=out, resume=True)
+    other = FeatureViews(clustered_views(seed=1)[0])
+    with pytest.raises(InvalidInputError, match="belongs to a run on other data"):
+        train(other, SMALL, out=out, resume=True)
+
+
+def test_a_damaged_checkpoint_is_refused(source, tmp_path):
+    out = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(source, 1), SMALL, out=out)
+    checkpoint = RunPaths(out).checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(ArtifactError, match=r"c\.checkpoint\.pt is no"):
+        train(source, SMALL, out=out, resume=True)
+
+
+def test_codebooks_without_a_training_state_are_no_checkpoint(source, tmp_path):
+    out = tmp_path / "c.pt"
+    train(source, SMALL.replace(epochs=1)).save(RunPaths(out).checkpoint)
+    with pytest.raises(ArtifactError, match="it holds no state of training"):
+        train(source, SMALL, out=out, resume=True)
+
+
+def test_a_diverging_run_says_so_and_leaves_no_output(tmp_path):
+    views = clustered_views()[0].copy()
+    views[:, 0] = 3e38
+    out = tmp_path / "c.pt"
+    with pytest.raises(TrainingError, match=r"became (nan|inf|NaN or Inf) in epoch \d.*\. Lower lr"):
+        train(FeatureViews(views), SMALL, out=out)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.log.jsonl"]
+
+
+def test_progress_is_reported_to_the_last_step(source):
+    seen = []
+    train(source, SMALL, on_progress=seen.append)
+    assert (seen[-1].epoch, seen[-1].step) == (2, seen[-1].steps)
+    assert set(seen[-1].terms) == {"loss", "contrastive", "regularizer"}
+
+
+def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
+    books = train(source, SMALL)
+    np.testing.assert_allclose(np.linalg.norm(books.codewords, axis=2), 1, atol=1e-6)
+    assert TrainConfig.from_dict(books.provenance["config"]) == SMALL
+    assert books.P == source.width
+
+
+def test_the_exported_projection_and_codes_are_those_of_the_model(source):
+    config = SMALL.replace(projection="mlp", hidden_dim=16)
+    run = trainer._Run(source, config, None, None, "cpu")
+    run.train_epoch(None)
+    books = run.codebooks({})
+    x = clustered_views(seed=3)[0][0]
+    with torch.no_grad():
+        z = run.model.embed(torch.from_numpy(x))
+        codes = run.model.quantizer(z).similarity.argmax(-1)
+    np.testing.assert_allclose(books.project(x), z, atol=1e-5)
+    np.testing.assert_array_equal(aqs.encode(books.project(x), books), codes)
+
+
+def test_cuda_is_refused_where_there_is_none(source):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA GPU")
+    with pytest.raises(InvalidInputError, match="torch sees no CUDA GPU here"):
+        train(source, SMALL, device="cuda")
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_lowers_the_loss(source, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU on this machine")
+    out = tmp_path / "c.pt"
+    train(source, SMALL.replace(epochs=8, memory_size=0), out=out, device="cuda")
+    records = _log(RunPaths(out))[1:]
+    assert records[-1]["contrastive"] < records[0]["contrastive"] - 0.1
