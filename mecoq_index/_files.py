@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write beside, sync, rename; and readers that name the file.
+"""Files that are either whole or absent (write beside, sync, rename), and readers that name them.
 
 A crash at any moment leaves the old file, the new file, or a temporary one whose name starts with
 a dot and ends in ``.partial``; never a half-written output under the name the user asked for.
@@ -76,7 +76,9 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     path = Path(path)
     _check_parent(path)
     if path.exists() and not overwrite:
-        raise InvalidInputError(f"{path} exists already. Choose another name, or allow overwriting.")
+        raise InvalidInputError(
+            f"{path} exists already. Choose another name, or allow overwriting."
+        )
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     umask = os.umask(0)
     os.umask(umask)

@@ -47,7 +47,8 @@ def block_normalize(z: Vectors, M: int) -> Vectors:
     peak = np.abs(blocks).max(axis=2, keepdims=True)
     scaled = np.divide(blocks, peak, out=np.zeros_like(blocks), where=peak > 0)
     norms = np.linalg.norm(scaled, axis=2, keepdims=True)
-    return np.divide(scaled, norms, out=scaled, where=norms > 0).reshape(z.shape)
+    normalized: Vectors = np.divide(scaled, norms, out=scaled, where=norms > 0).reshape(z.shape)
+    return normalized
 
 
 def encode(z: Vectors, codebooks: Codebooks) -> Codes:

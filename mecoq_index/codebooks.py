@@ -17,6 +17,7 @@ Other keys are left to the writer: a training checkpoint is a codebook file with
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class Codebooks:
         codewords = _unit_codewords(np.asarray(self.codewords))
         codewords.flags.writeable = False
         layers = tuple(self.projection)
-        for before, after in zip(layers, layers[1:], strict=False):
+        for before, after in itertools.pairwise(layers):
             if len(before.bias) != after.weight.shape[1]:
                 raise InvalidInputError(
                     f"a projection layer gives {len(before.bias)} values, but the next one takes "
@@ -129,7 +130,9 @@ class Codebooks:
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def __repr__(self) -> str:
-        return f"Codebooks(M={self.M}, K={self.K}, Ds={self.Ds}, fingerprint={self.fingerprint[:12]})"
+        return (
+            f"Codebooks(M={self.M}, K={self.K}, Ds={self.Ds}, fingerprint={self.fingerprint[:12]})"
+        )
 
     @property
     def M(self) -> int:
@@ -228,7 +231,7 @@ class Codebooks:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write a codebook file; the file at ``path`` is replaced only when the new one is whole."""
+        """Write a codebook file; one that is there is replaced only when the new one is whole."""
         import torch
 
         with atomic_file(Path(path)) as partial:

@@ -2,8 +2,8 @@
 
 MecoqError
 ├── InvalidInputError (ValueError)        an argument has a wrong shape, dtype or value
-├── ArtifactError                         a file is missing, damaged, foreign or of another version
-├── TrainingError                         a training run cannot go on, for instance its loss became NaN
+├── ArtifactError                         a file is missing, damaged, foreign or newer
+├── TrainingError                         a training run cannot go on: its loss became NaN
 └── MissingDependencyError (ImportError)  an optional package is needed and not installed
 
 A message says what must hold, what came, and what to do.

@@ -1,4 +1,4 @@
-"""The paper's formulas as plain loops in float64. Slow on purpose; imports nothing of the package."""
+"""The paper's formulas as plain float64 loops. Slow on purpose; imports nothing of the package."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def paper_contrastive(view1, view2, memory, temperature, prior):
 
 
 def official_contrastive(view1, view2, memory, temperature, prior):
-    """The released code: all anchors against all negative sums, memory neither scaled nor counted."""
+    """The released code: every positive meets every anchor's negative sum."""
     z = unit(np.concatenate([view1, view2]))
     n = len(view1)
     count = 2 * n - 2

@@ -158,7 +158,7 @@ def _check_finite(views: npt.NDArray[Any]) -> None:
 def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names = []
+            names: list[str] = []
             while f"view{len(names)}" in archive.files:
                 names.append(f"view{len(names)}")
             if not names:

@@ -56,7 +56,9 @@ class MeCoQ(nn.Module):
             quantized: Quantized = self.quantizer(z.float())
         return quantized
 
-    def to_codebooks(self, *, backbone: Backbone | None, provenance: Mapping[str, Any]) -> Codebooks:
+    def to_codebooks(
+        self, *, backbone: Backbone | None, provenance: Mapping[str, Any]
+    ) -> Codebooks:
         """What has been learned so far, as an artefact."""
         layers = [
             Layer(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy())

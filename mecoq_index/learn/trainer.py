@@ -37,9 +37,7 @@ from .statistics import EpochStatistics
 
 logger = logging.getLogger("mecoq_index")
 
-_TOO_LARGE = (
-    "Lower lr or raise temperature, and check that the features are not huge or constant."
-)
+_TOO_LARGE = "Lower lr or raise temperature, and check that the features are not huge or constant."
 _CONTRASTIVE = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
 
 
@@ -127,7 +125,7 @@ def train(
     resumed = paths is not None and resume and paths.checkpoint.exists()
     if paths is not None and resumed:
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
-    log = RunLog(paths and paths.log, resume_at=run.epoch if resumed else None)
+    log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
     if not resumed:
         log.write({"config": config.to_dict(), "source": run.source_identity()})
     run_provenance = {**(provenance or {}), **run.provenance()}

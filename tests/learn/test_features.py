@@ -37,7 +37,9 @@ def test_batches_depend_on_seed_and_epoch_only():
     a, b = _batches(source, 1, seed=7), _batches(source, 1, seed=7)
     np.testing.assert_array_equal(a[0], b[0])
     for other in (_batches(source, 2, seed=7), _batches(source, 1, seed=8)):
-        assert not np.array_equal(np.concatenate([x for x, _ in a]), np.concatenate([x for x, _ in other]))
+        assert not np.array_equal(
+            np.concatenate([x for x, _ in a]), np.concatenate([x for x, _ in other])
+        )
 
 
 @pytest.mark.parametrize("n,size,sizes", [(10, 4, [4, 4, 2]), (9, 4, [4, 4]), (3, 8, [3])])

@@ -110,9 +110,7 @@ def test_only_the_official_loss_depends_on_the_length_of_memory_entries():
 def test_a_small_temperature_neither_overflows_nor_gives_nan(temperature):
     view1, view2, memory = (torch.from_numpy(a).float() for a in _views(8, 4, 6, seed=5))
     view1.requires_grad_()
-    loss = paper_contrastive_loss(
-        view1, view2, memory, temperature=temperature, positive_prior=0.1
-    )
+    loss = paper_contrastive_loss(view1, view2, memory, temperature=temperature, positive_prior=0.1)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(view1.grad).all()
@@ -123,7 +121,9 @@ def test_codeword_regularizer_matches_the_double_sum(shape):
     codewords = reference.unit(np.random.default_rng(0).standard_normal(shape))
     got = codeword_regularizer(torch.from_numpy(codewords))
     assert got.item() == pytest.approx(reference.codeword_regularizer(codewords), rel=1e-10)
-    assert torch.autograd.gradcheck(codeword_regularizer, torch.from_numpy(codewords).requires_grad_())
+    assert torch.autograd.gradcheck(
+        codeword_regularizer, torch.from_numpy(codewords).requires_grad_()
+    )
 
 
 def test_codeword_regularizer_is_one_for_collapsed_and_zero_for_balanced_codebooks():

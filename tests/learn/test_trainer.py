@@ -219,7 +219,9 @@ def test_a_diverging_run_says_so_and_leaves_no_output(tmp_path):
     views = clustered_views()[0].copy()
     views[:, 0] = 3e38
     out = tmp_path / "c.pt"
-    with pytest.raises(TrainingError, match=r"became (nan|inf|NaN or Inf) in epoch \d.*\. Lower lr"):
+    with pytest.raises(
+        TrainingError, match=r"became (nan|inf|NaN or Inf) in epoch \d.*\. Lower lr"
+    ):
         train(FeatureViews(views), SMALL, out=out)
     assert [p.name for p in tmp_path.iterdir()] == ["c.log.jsonl"]
 
@@ -235,7 +237,7 @@ def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
     books = train(source, SMALL)
     np.testing.assert_allclose(np.linalg.norm(books.codewords, axis=2), 1, atol=1e-6)
     assert TrainConfig.from_dict(books.provenance["config"]) == SMALL
-    assert books.P == source.width
+    assert source.width == books.P
 
 
 def test_the_exported_projection_and_codes_are_those_of_the_model(source):

@@ -1,0 +1,34 @@
+"""What every benchmark shares: output options, the record of the machine, where the data lies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mecoq_index._files import atomic_file
+from mecoq_index.bench.environment import describe_environment
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """``--json PATH`` and ``--quick``, which every benchmark takes."""
+    parser.add_argument("--json", type=Path, help="write the result to this file")
+    parser.add_argument("--quick", action="store_true", help="a small run of under a minute")
+
+
+def write_result(path: Path | None, result: dict[str, Any], *, question: str, seed: int) -> None:
+    """Write a result with the question it answers and the machine it was measured on."""
+    if path is None:
+        return
+    record = {
+        "question": question,
+        "seed": seed,
+        "environment": describe_environment(),
+        "result": result,
+    }
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
