@@ -3,10 +3,10 @@
     python benchmarks/training_speed.py --json benchmarks/results/training_speed.json
 
 The plain implementation is MeCoQ's equations typed down in PyTorch one after the other, as one
-would to read them: one quantizer call a view, einsum, boolean masks, all K^2 pairs of codewords in the
-regulariser, the memory as a list of batches. Both see the same batches of cached features and end
-an epoch at the same loss (checked), so that only the writing differs. Each round runs both, each in
-a process of its own, in turns; the ratio is taken within a round.
+would to read them: one quantizer call a view, einsum, boolean masks, all K^2 pairs of codewords in
+the regulariser, the memory as a list of batches. Both see the same batches of cached features and
+end an epoch at the same loss (checked), so that only the writing differs. Each round runs both,
+each in a process of its own, in turns; the ratio is taken within a round.
 """
 
 from __future__ import annotations

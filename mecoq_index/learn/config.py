@@ -45,7 +45,7 @@ class TrainConfig:
     """``frozen`` keeps the random unit codewords, as the official code does."""
 
     loss: LossVariant = "paper"
-    """``paper``: the paper's equations. ``official``: the released code's loss, departures and all."""
+    """``paper``: the paper's equations. ``official``: the released code's, departures and all."""
     temperature: float = 0.4
     """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows."""
     positive_prior: float = 0.1

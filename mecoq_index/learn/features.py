@@ -157,7 +157,8 @@ def _check_finite(views: npt.NDArray[Any]) -> None:
 
 def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a file open when it fails to read one that it opened itself.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names: list[str] = []
             while f"view{len(names)}" in archive.files:
                 names.append(f"view{len(names)}")

@@ -50,16 +50,15 @@ class CodeMemory:
         self._size = min(capacity, self._size + len(newest))
 
     def soft_codes(self) -> torch.Tensor:
-        """The soft codes held, (size, M, K), oldest first."""
-        if self._size < len(self._ring):
-            return self._ring[: self._size]
-        return self._ring.roll(-self._next, dims=0)
+        """The soft codes held, (size, M, K), in ring order; a view, valid until `enqueue`."""
+        return self._ring[: self._size]
 
     def state_dict(self) -> dict[str, Any]:
         """The content, for a checkpoint."""
-        return {"soft_codes": self.soft_codes().clone()}
+        return {"soft_codes": self.soft_codes().clone(), "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the content by that of `state_dict`."""
-        self._next = self._size = 0
-        self.enqueue(state["soft_codes"])
+        """Replace the content by that of `state_dict`, in the same ring order."""
+        self._size = len(state["soft_codes"])
+        self._ring[: self._size] = state["soft_codes"]
+        self._next = state["next"]

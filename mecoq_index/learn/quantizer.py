@@ -15,12 +15,12 @@ class Quantized(NamedTuple):
     Attributes:
         soft_codes: p, shape (n, M, K), every row of K sums to 1.
         reconstruction: zhat, shape (n, D), the codewords averaged by p.
-        similarity: <z^m, c^m_i> of unit vectors, shape (n, M, K).
+        logits: alpha <z^m, c^m_i> of unit vectors, shape (n, M, K); p is their softmax.
     """
 
     soft_codes: torch.Tensor
     reconstruction: torch.Tensor
-    similarity: torch.Tensor
+    logits: torch.Tensor
 
 
 class SoftQuantizer(nn.Module):
@@ -63,19 +63,20 @@ class SoftQuantizer(nn.Module):
         codewords = self.unit_codewords()
         M, _, Ds = codewords.shape
         sub = F.normalize(z.view(len(z), M, Ds), dim=-1).transpose(0, 1)  # (M, n, Ds)
-        similarity = torch.bmm(sub, codewords.transpose(1, 2))  # (M, n, K)
-        soft_codes = torch.softmax(self.alpha * similarity, dim=-1)
+        # alpha on the narrow side: Ds columns to scale instead of K, forward and backward
+        logits = torch.bmm(self.alpha * sub, codewords.transpose(1, 2))  # (M, n, K)
+        soft_codes = torch.softmax(logits, dim=-1)
         reconstruction = torch.bmm(soft_codes, codewords)  # (M, n, Ds)
         return Quantized(
             soft_codes.transpose(0, 1),
             reconstruction.transpose(0, 1).reshape(len(z), M * Ds),
-            similarity.transpose(0, 1),
+            logits.transpose(0, 1),
         )
 
     def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
         """Reconstructions (n, D) of soft codes (n, M, K) under the current codebooks."""
         decoded = torch.bmm(soft_codes.transpose(0, 1), self.unit_codewords())  # (M, n, Ds)
-        return decoded.transpose(0, 1).reshape(len(soft_codes), -1)
+        return decoded.transpose(0, 1).flatten(1)
 
     @torch.no_grad()
     def renormalize(self) -> None:

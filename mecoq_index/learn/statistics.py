@@ -18,10 +18,12 @@ class EpochStatistics:
 
     Args:
         steps: Steps of the epoch.
+        alpha: Sharpness of the quantizer, which its logits carry.
         device: Where the sums are kept.
     """
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    def __init__(self, steps: int, alpha: float, device: torch.device) -> None:
+        self._alpha = alpha
         self.stride = max(1, steps // _SAMPLES_AN_EPOCH)
         self._device = device
         self._steps = 0
@@ -39,13 +41,13 @@ class EpochStatistics:
         self._steps += 1
 
     def _sample(self, quantized: Quantized) -> None:
-        best, codes = quantized.similarity.max(dim=-1)  # (n, M)
-        _, M, K = quantized.similarity.shape
+        best, codes = quantized.logits.max(dim=-1)  # (n, M)
+        _, M, K = quantized.logits.shape
         if self._counts is None:
             self._counts = torch.zeros(M, K, device=self._device)
         self._counts.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.float32))
         # ||z^m - c||^2 = 2 - 2 <z^m, c> for unit vectors, summed over the M subvectors
-        error = (2 - 2 * best).sum(dim=1).mean()
+        error = (2 - 2 * best / self._alpha).sum(dim=1).mean()
         entropy = soft_code_entropy(quantized.soft_codes)
         for name, value in (("_error", error), ("_entropy", entropy)):
             self._sums[name] = self._sums.get(name, 0) + value

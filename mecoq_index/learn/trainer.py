@@ -190,7 +190,7 @@ class _Run:
         """One pass over the items; returns the epoch's log record."""
         started = time.perf_counter()
         self._train_mode()
-        statistics = EpochStatistics(self.steps, self.device)
+        statistics = EpochStatistics(self.steps, self.config.alpha, self.device)
         with _seeded(self.config.seed, 1 + self.epoch):
             pairs = self.source.batches(self.epoch, self.config.batch_size, self.config.seed)
             for step, (view1, view2) in enumerate(pairs, start=1):

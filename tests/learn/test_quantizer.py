@@ -69,7 +69,7 @@ def test_a_sharp_soft_code_is_the_hard_code_of_the_algebra():
     codes = aqs.encode(z, books)
     quantized = quantizer(torch.from_numpy(z))
     np.testing.assert_array_equal(quantized.soft_codes.argmax(-1), codes)
-    np.testing.assert_array_equal(quantized.similarity.argmax(-1), codes)
+    np.testing.assert_array_equal(quantized.logits.argmax(-1), codes)
 
 
 def test_frozen_codebooks_take_no_gradient():

@@ -131,6 +131,11 @@ def test_the_memory_joins_at_its_epoch(source, tmp_path):
     assert [r["memory"] for r in _log(RunPaths(out))[1:]] == [0, 0, 24]
 
 
+def test_a_memory_that_is_still_empty_does_no_harm(source):
+    config = SMALL.replace(memory_start_epoch=0, epochs=1, warmup_epochs=0)
+    assert train(source, config).fingerprint != train(source, config.replace(memory_size=0)).fingerprint
+
+
 def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):
     out = tmp_path / "c.pt"
     train(source, SMALL.replace(entropy_weight=0.1), out=out)
@@ -248,7 +253,7 @@ def test_the_exported_projection_and_codes_are_those_of_the_model(source):
     x = clustered_views(seed=3)[0][0]
     with torch.no_grad():
         z = run.model.embed(torch.from_numpy(x))
-        codes = run.model.quantizer(z).similarity.argmax(-1)
+        codes = run.model.quantizer(z).logits.argmax(-1)
     np.testing.assert_allclose(books.project(x), z, atol=1e-5)
     np.testing.assert_array_equal(aqs.encode(books.project(x), books), codes)
 
