@@ -42,7 +42,7 @@ def block_normalize(z: Vectors, M: int) -> Vectors:
         raise InvalidInputError(
             f"M must divide the width of z, got M={M} and a width of {z.shape[1]}."
         )
-    blocks = z.reshape(len(z), M, -1)
+    blocks = z.reshape(len(z), M, z.shape[1] // M)
     # Dividing by the largest entry first keeps the squares of huge or tiny inputs in range.
     peak = np.abs(blocks).max(axis=2, keepdims=True)
     scaled = np.divide(blocks, peak, out=np.zeros_like(blocks), where=peak > 0)

@@ -51,6 +51,8 @@ class Engine(Protocol):
     """Codes held for search by AQS."""
 
     name: ClassVar[str]
+    file_name: ClassVar[str]
+    """The name that a bundle gives to the file that `save` writes."""
 
     @property
     def codebooks(self) -> Codebooks:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from .. import __version__
+from .._devices import pick_device
 from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
@@ -170,7 +171,7 @@ class _Run:
             width = getattr(source, "width", None)
         if width is None:
             raise InvalidInputError("give feature_width or a backbone: the source has no width.")
-        self.device = _pick_device(device)
+        self.device = pick_device(device)
         self.source, self.config, self.backbone = source, config, backbone
         self.epoch = 0
         with _seeded(config.seed, 0):
@@ -330,18 +331,6 @@ class _Run:
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
         self.epoch = state["epoch"]
-
-
-def _pick_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as exc:
-        raise InvalidInputError(f"device must be one of torch's, got {device!r}.") from exc
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("device is 'cuda', but torch sees no CUDA GPU here. Use 'cpu'.")
-    return chosen
 
 
 @contextmanager

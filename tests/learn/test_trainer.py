@@ -133,7 +133,10 @@ def test_the_memory_joins_at_its_epoch(source, tmp_path):
 
 def test_a_memory_that_is_still_empty_does_no_harm(source):
     config = SMALL.replace(memory_start_epoch=0, epochs=1, warmup_epochs=0)
-    assert train(source, config).fingerprint != train(source, config.replace(memory_size=0)).fingerprint
+    assert (
+        train(source, config).fingerprint
+        != train(source, config.replace(memory_size=0)).fingerprint
+    )
 
 
 def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):

@@ -1,0 +1,87 @@
+"""Codes in plain arrays with an id a row: what the engines without a library of their own share."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._arrays import Codes, Ids, check_codes, check_ids
+from .._files import atomic_file, check_readable
+from ..codebooks import Codebooks
+from ..errors import ArtifactError, InvalidInputError
+
+
+class Rows:
+    """n codes (n, M) and their ids (n,), in the order in which they were added."""
+
+    def __init__(self, codebooks: Codebooks) -> None:
+        self.codebooks = codebooks
+        self.codes: Codes = np.empty((0, codebooks.M), np.uint8)
+        self.ids: Ids = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def add(self, codes: Codes, ids: Ids | None) -> None:
+        """Append codes under ``ids``, or under the numbers after the largest id.
+
+        Raises:
+            InvalidInputError: If codes or ids are malformed, or an id is held already.
+        """
+        codes = check_codes(codes, self.codebooks.M, self.codebooks.K)
+        if ids is None:
+            first = int(self.ids.max()) + 1 if len(self.ids) else 0
+            ids = np.arange(first, first + len(codes), dtype=np.int64)
+        ids = check_ids(ids, len(codes))
+        if len(taken := np.intersect1d(ids, self.ids)):
+            raise InvalidInputError(
+                f"ids must be new, but {len(taken)} are held already, for instance {taken[0]}. "
+                "Remove them first to replace them."
+            )
+        self.codes = np.concatenate([self.codes, codes])
+        self.ids = np.concatenate([self.ids, ids])
+
+    def remove(self, ids: Ids) -> int:
+        """Remove the rows with these ids; return how many there were."""
+        leaving = np.isin(self.ids, check_ids(ids, len(ids)))
+        self.codes, self.ids = self.codes[~leaving], self.ids[~leaving]
+        return int(leaving.sum())
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` of codes, ids and the codebooks' fingerprint."""
+        with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
+            np.savez(
+                stream,
+                codes=self.codes,
+                ids=self.ids,
+                fingerprint=np.array(self.codebooks.fingerprint),
+            )
+
+    @classmethod
+    def load(cls, path: Path, codebooks: Codebooks) -> Rows:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: If the file is damaged, or belongs to other codebooks.
+        """
+        path = check_readable(Path(path))
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                content: dict[str, Any] = {name: archive[name] for name in archive.files}
+            codes, ids, fingerprint = content["codes"], content["ids"], str(content["fingerprint"])
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as exc:
+            raise ArtifactError(f"{path} is no readable file of codes: {exc}") from exc
+        if fingerprint != codebooks.fingerprint:
+            raise ArtifactError(
+                f"{path} was built with other codebooks ({fingerprint[:12]}) than the ones given "
+                f"({codebooks.fingerprint[:12]}). Search it with its own."
+            )
+        rows = cls(codebooks)
+        try:
+            rows.add(codes, ids)
+        except InvalidInputError as exc:
+            raise ArtifactError(f"{path} is damaged: {exc}") from exc
+        return rows

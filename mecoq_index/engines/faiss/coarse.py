@@ -1,0 +1,61 @@
+"""The coarse quantizer of IVF over learned codes.
+
+Lists are made by spherical k-means, by inner product, on *decoded* vectors, and items are assigned
+by their decoded vectors: those are what a query is compared with. Lists made from raw embeddings
+are nearly useless, because the lengths of their subvectors play no part in AQS.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..._arrays import Codes
+from ...aqs import decode
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from .inject import import_faiss, pq_leaf
+
+_POINTS_PER_LIST = 256
+_ITERATIONS = 10
+
+
+def train_coarse_quantizer(
+    index: Any, codes: Codes, codebooks: Codebooks, *, seed: int = 0
+) -> None:
+    """Train the lists of an IVF index on (a sample of) the codes it will hold.
+
+    Args:
+        index: An IVF index from `index_factory`, maybe inside IDMap; its quantizer must be flat.
+        codes: uint8, shape (n, M), n at least the number of lists.
+        codebooks: The codebooks in the index.
+        seed: Seed of the sample and of k-means.
+
+    Raises:
+        InvalidInputError: If there are fewer codes than lists.
+    """
+    faiss = import_faiss()
+    ivf = pq_leaf(index)
+    if len(codes) < ivf.nlist:
+        raise InvalidInputError(
+            f"IVF{ivf.nlist} needs at least {ivf.nlist} items to make its lists from, got "
+            f"{len(codes)}. Use fewer lists, or a string without IVF."
+        )
+    rng = np.random.default_rng(seed)
+    size = min(len(codes), _POINTS_PER_LIST * ivf.nlist)
+    sample = decode(codes[rng.choice(len(codes), size, replace=False)], codebooks)
+    kmeans = faiss.Kmeans(
+        codebooks.D,
+        ivf.nlist,
+        niter=_ITERATIONS,
+        spherical=True,
+        seed=seed + 1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_POINTS_PER_LIST,
+    )
+    kmeans.train(sample)
+    ivf.quantizer.reset()
+    ivf.quantizer.add(kmeans.centroids)
+    ivf.is_trained = True
+    index.is_trained = True

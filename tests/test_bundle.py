@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+
+from mecoq_index.bundle import Bundle
+from mecoq_index.codebooks import Codebooks
+from mecoq_index.engines.numpy import NumpyEngine
+from mecoq_index.engines.stored import open_bundle, save_bundle
+from mecoq_index.errors import ArtifactError, InvalidInputError
+
+
+def make_codebooks(seed=0):
+    c = np.random.default_rng(seed).standard_normal((2, 4, 3))
+    return Codebooks((c / np.linalg.norm(c, axis=-1, keepdims=True)).astype(np.float32))
+
+
+@pytest.fixture
+def engine():
+    return NumpyEngine.build(make_codebooks(), np.array([[0, 1], [2, 3]], np.uint8))
+
+
+@pytest.fixture
+def path(engine, tmp_path):
+    save_bundle(engine, tmp_path / "x.mecoq", names=["a.jpg", "ü.jpg"])
+    return tmp_path / "x.mecoq"
+
+
+def test_a_bundle_holds_all_that_a_search_needs(path):
+    assert sorted(p.name for p in path.iterdir()) == [
+        "codebooks.pt",
+        "codes.npz",
+        "manifest.json",
+        "names.json",
+    ]
+    bundle = Bundle.open(path)
+    assert bundle.names == ["a.jpg", "ü.jpg"]
+    assert bundle.codebooks.fingerprint == make_codebooks().fingerprint
+    assert bundle.manifest["description"]["items"] == 2
+
+
+def test_plain_faiss_reads_the_index_file(tmp_path):
+    faiss = pytest.importorskip("faiss")
+    from mecoq_index.engines.faiss.engine import FaissEngine
+
+    books = make_codebooks()
+    save_bundle(FaissEngine.build(books, np.zeros((5, 2), np.uint8)), tmp_path / "x.mecoq")
+    assert faiss.read_index(str(tmp_path / "x.mecoq" / "index.faiss")).ntotal == 5
+
+
+@pytest.mark.parametrize("name", ["codes.npz", "codebooks.pt", "names.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
+def test_a_damaged_file_is_refused_by_name(path, name, damage):
+    file = path / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    elif damage == "truncate":
+        del content[-3:]
+    elif damage == "empty":
+        content.clear()
+    file.write_bytes(content)
+    if damage == "remove":
+        file.unlink()
+    with pytest.raises(ArtifactError, match=rf"{name} (is damaged|is empty|does not exist)"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"version": 99}, "has format version 99, but this release reads up to 1"),
+        ({"format": "other"}, "is no bundle of mecoq-index"),
+        ({"files": {}}, "is damaged: a part of it is missing"),
+        ({"index_file": "../secret"}, "is damaged: a part of it is missing"),
+        ({"fingerprint": "0"}, "built with other codebooks than the ones inside it"),
+    ],
+)
+def test_a_foreign_or_newer_manifest_is_refused(path, change, message):
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ArtifactError, match=message):
+        Bundle.open(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_manifest_that_is_no_json_object_is_refused(path, text):
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged|is no bundle of mecoq"):
+        Bundle.open(path)
+
+
+def test_other_folders_are_no_bundles(tmp_path):
+    with pytest.raises(ArtifactError, match=r"has no manifest.json"):
+        Bundle.open(tmp_path)
+    with pytest.raises(ArtifactError, match="must be the folder that build wrote"):
+        Bundle.open(tmp_path / "missing")
+
+
+def test_other_codebooks_are_refused(path):
+    bundle = Bundle.open(path)
+    bundle.check_codebooks(make_codebooks())
+    with pytest.raises(ArtifactError, match="was built with other codebooks"):
+        bundle.check_codebooks(make_codebooks(seed=1))
+
+
+def test_an_existing_bundle_is_replaced_only_when_told(engine, path):
+    with pytest.raises(InvalidInputError, match=r"x\.mecoq exists already"):
+        save_bundle(engine, path)
+    engine.add(np.zeros((1, 2), np.uint8))
+    save_bundle(engine, path, overwrite=True)
+    assert len(open_bundle(path)[0]) == 3
+    assert [p.name for p in path.parent.iterdir()] == ["x.mecoq"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_overwritten(engine, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("precious")
+    with pytest.raises(
+        InvalidInputError, match="exists and is no bundle, so it is not overwritten"
+    ):
+        save_bundle(engine, tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "precious"
+
+
+def test_a_failing_save_leaves_nothing_behind(engine, path, monkeypatch):
+    def fail(path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(engine, "save", fail)
+    for target, overwrite in ((path, True), (path.with_name("new.mecoq"), False)):
+        with pytest.raises(OSError, match="disk full"):
+            save_bundle(engine, target, overwrite=overwrite)
+    assert [p.name for p in path.parent.iterdir()] == ["x.mecoq"]
+    assert len(open_bundle(path)[0]) == 2
+
+
+def test_names_must_be_one_an_item(engine, tmp_path):
+    with pytest.raises(InvalidInputError, match="names must be one an item, 2 in all, got 1"):
+        save_bundle(engine, tmp_path / "y.mecoq", names=["a"])
