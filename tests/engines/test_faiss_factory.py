@@ -10,7 +10,6 @@ from mecoq_index.engines.faiss.inject import inject, protect, stored_codewords
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError
 
 faiss = pytest.importorskip("faiss")
-faiss.omp_set_num_threads(1)
 
 
 def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=()):

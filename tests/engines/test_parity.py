@@ -43,7 +43,7 @@ def cases():
 
 def build(name, options, books, codes, ids=None):
     if name == "faiss":
-        pytest.importorskip("faiss").omp_set_num_threads(1)
+        pytest.importorskip("faiss")
     if "IVF" in options.get("factory", ""):
         options = {**options, "nprobe": 4}  # all lists, so that nothing is missed
     return get_engine(name).build(books, codes, ids, **options)

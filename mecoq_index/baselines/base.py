@@ -1,0 +1,46 @@
+"""What a baseline is: something fitted on vectors, filled with vectors, searched with vectors."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from .._arrays import Vectors, check_vectors
+from ..engines.base import Hits
+
+
+class Baseline(Protocol):
+    """A method that needs no learning by gradient.
+
+    Vectors are features (n, P); every baseline scales them to unit length first, so that all of
+    them approximate the cosine.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def fit(cls, x: Vectors, bits: int, *, seed: int = 0) -> Baseline:
+        """Learn what the method learns from ``x`` (n, P), for codes of ``bits`` bits."""
+        ...
+
+    def add(self, x: Vectors) -> None:
+        """Encode and store vectors (n, P) under the next row numbers."""
+        ...
+
+    def search(self, q: Vectors, k: int) -> Hits:
+        """The k best rows for each query (nq, P); scores grow with similarity."""
+        ...
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bytes of one stored code."""
+        ...
+
+
+def unit_rows(x: Vectors, name: str = "x") -> Vectors:
+    """Rows scaled to unit length, as a copy; a row of zeros stays zero."""
+    x = check_vectors(x, name=name)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    unit: Vectors = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
+    return unit

@@ -1,0 +1,295 @@
+"""Run methods over a data set and measure each: quality, speed, size.
+
+Every method sees the same rows in the same random order. Quality and speed are measured apart:
+lists for the metrics come from one search over all queries, times from repeated searches over a
+part of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from .._arrays import Vectors
+from ..aqs import block_normalize, decode, encode
+from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
+from ..baselines.quantization import OPQ, PQ, ExactCosine
+from ..codebooks import Codebooks
+from ..engines.base import Hits, get_engine
+from ..errors import InvalidInputError
+from .datasets import Dataset
+from .environment import resident_mib
+from .metrics import (
+    average_precision,
+    count_relevant,
+    precision_at,
+    precision_recall_curve,
+    recall_at,
+    relevance,
+)
+
+BASELINES = {method.name: method for method in (LSH, PCASign, PCARotation, ITQ, PQ, OPQ)}
+
+_SINGLE_QUERIES = 200
+_BATCH_QUERIES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """What is measured, and how often."""
+
+    map_at: int = 1000
+    """The k of mAP@k and the length of the lists."""
+    precision_at: int = 100
+    """The k of precision@k."""
+    recall_at: tuple[int, ...] = (10, 100)
+    """The k of recall@k."""
+    repeats: int = 5
+    """Timed repeats, after one that is thrown away."""
+    seed: int = 0
+    """Seed of the row order and of every method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was measured of one method. Scores are fractions; None is: not measurable here."""
+
+    method: str
+    bits: float
+    bytes_per_vector: float
+    build_seconds: float
+    """Fitting (baselines) or nothing (learned codebooks), encoding and filling the index."""
+    mean_average_precision: float | None
+    precision: float | None
+    recall_float: dict[int, float]
+    """recall@k against the exact cosine of the input vectors, by k."""
+    recall_aqs: dict[int, float]
+    """recall@k against exact AQS, by k; learned codebooks only."""
+    single_ms_p50: float
+    single_ms_p99: float
+    queries_per_second: float
+    """One query at a time, median of the repeats."""
+    batch_queries_per_second: float
+    """All timed queries in one call, median of the repeats."""
+    resident_mib: float | None
+    """Memory of the whole process after the index was built."""
+    details: dict[str, Any] = field(default_factory=dict)
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    """Precision over recall, where labels are given."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class _Searcher(Protocol):
+    def search(self, q: Vectors, k: int, /) -> Hits: ...
+
+    @property
+    def bytes_per_vector(self) -> float: ...
+
+
+def run_bench(
+    dataset: Dataset,
+    codebooks: Codebooks,
+    *,
+    engine: str = "faiss",
+    factories: Sequence[str] = ("MeCoQ",),
+    baselines: Sequence[str] = tuple(BASELINES),
+    settings: BenchSettings | None = None,
+    on_method: Callable[[str], None] | None = None,
+) -> list[Record]:
+    """Measure learned codebooks in an engine, baselines at equal bits, and exact floats.
+
+    Args:
+        dataset: Features of the width that the codebooks' projection takes, or embeddings (n, D).
+        codebooks: The learned codebooks.
+        engine: Name of the engine that searches by them.
+        factories: Factory strings for the ``faiss`` engine; other engines have one layout.
+        baselines: Names out of `BASELINES`.
+        settings: What is measured.
+        on_method: Called with each method's name before it runs.
+
+    Returns:
+        One record a method: learned ones first, exact floats last.
+
+    Raises:
+        InvalidInputError: If names are unknown, or data set and codebooks do not fit together.
+    """
+    settings = settings or BenchSettings()
+    if unknown := sorted(set(baselines) - BASELINES.keys()):
+        raise InvalidInputError(f"unknown baselines {unknown}; choose from {sorted(BASELINES)}.")
+    dataset = dataset.shuffled(settings.seed)
+    bench = _Bench(dataset, codebooks, settings)
+    notify = on_method or (lambda name: None)
+    records = []
+    for factory in factories if engine == "faiss" else [None]:
+        name = f"MeCoQ ({engine}{f', {factory}' if factory else ''})"
+        notify(name)
+        records.append(bench.learned(name, engine, factory))
+    for name in baselines:
+        notify(name)
+        records.append(bench.baseline(name))
+    notify(ExactCosine.name)
+    records.append(bench.exact())
+    return records
+
+
+class _Bench:
+    """One data set, its ground truth, and the measuring of a method on it."""
+
+    def __init__(self, dataset: Dataset, codebooks: Codebooks, settings: BenchSettings) -> None:
+        self.dataset, self.codebooks, self.settings = dataset, codebooks, settings
+        self.z = _embed(dataset.database, codebooks)
+        self.zq = _embed(dataset.queries, codebooks)
+        self.depth = min(settings.map_at, len(dataset.database))
+        self.cosine = ExactCosine.fit(dataset.database)
+        self.cosine.add(dataset.database)
+        self.best_cosine = self.cosine.search(dataset.queries, max(settings.recall_at))
+        self.best_aqs: Hits | None = None
+
+    def learned(self, name: str, engine: str, factory: str | None) -> Record:
+        started = time.perf_counter()
+        codes = encode(self.z, self.codebooks)
+        options = {} if factory is None else {"factory": factory, "seed": self.settings.seed}
+        built = get_engine(engine).build(self.codebooks, codes, **options)
+        seconds = time.perf_counter() - started
+        if self.best_aqs is None:
+            reference = get_engine("numpy").build(self.codebooks, codes)
+            self.best_aqs = reference.search(self.zq, max(self.settings.recall_at))
+        return self._measure(
+            name,
+            built,
+            self.zq,
+            seconds,
+            bits=self.codebooks.bits,
+            best_aqs=self.best_aqs,
+            details=built.describe(),
+        )
+
+    def baseline(self, name: str) -> Record:
+        bits = int(self.codebooks.bits)
+        started = time.perf_counter()
+        method = BASELINES[name].fit(self.dataset.database, bits, seed=self.settings.seed)
+        method.add(self.dataset.database)
+        seconds = time.perf_counter() - started
+        return self._measure(name, method, self.dataset.queries, seconds, bits=bits)
+
+    def exact(self) -> Record:
+        bits = 32 * self.dataset.database.shape[1]
+        return self._measure(self.cosine.name, self.cosine, self.dataset.queries, 0.0, bits=bits)
+
+    def _measure(
+        self,
+        name: str,
+        searcher: _Searcher,
+        queries: Vectors,
+        build_seconds: float,
+        *,
+        bits: float,
+        best_aqs: Hits | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> Record:
+        resident = resident_mib()
+        hits = searcher.search(queries, self.depth)
+        quality, curve = self._quality(hits)
+        return Record(
+            method=name,
+            bits=bits,
+            bytes_per_vector=searcher.bytes_per_vector,
+            build_seconds=build_seconds,
+            recall_float=self._recall(hits, self.best_cosine, self._cosine_of),
+            recall_aqs={} if best_aqs is None else self._recall(hits, best_aqs, self._aqs_of),
+            resident_mib=resident,
+            details=details or {},
+            curve=curve,
+            **quality,
+            **self._speed(searcher, queries),
+        )
+
+    def _quality(self, hits: Hits) -> tuple[dict[str, Any], dict[str, list[float]]]:
+        database, queries = self.dataset.database_labels, self.dataset.query_labels
+        if database is None or queries is None:
+            return {"mean_average_precision": None, "precision": None}, {}
+        relevant = relevance(hits.ids, database, queries)
+        recall, precision = precision_recall_curve(relevant, count_relevant(database, queries))
+        quality = {
+            "mean_average_precision": float(average_precision(relevant).mean()),
+            "precision": precision_at(relevant, min(self.settings.precision_at, self.depth)),
+        }
+        return quality, {"recall": recall.tolist(), "precision": precision.tolist()}
+
+    def _recall(
+        self, hits: Hits, best: Hits, true_score: Callable[[Hits, int], Vectors]
+    ) -> dict[int, float]:
+        result = {}
+        for k in self.settings.recall_at:
+            if k <= self.depth:
+                result[k] = recall_at(hits.ids, true_score(hits, k), best.scores, k)
+        return result
+
+    def _cosine_of(self, hits: Hits, k: int) -> Vectors:
+        return _pairwise(
+            self.dataset.queries, self.dataset.database, hits.ids[:, :k], normalize=True
+        )
+
+    def _aqs_of(self, hits: Hits, k: int) -> Vectors:
+        codes = encode(self.z, self.codebooks)
+        queries = block_normalize(self.zq, self.codebooks.M)
+        return _pairwise(queries, decode(codes, self.codebooks), hits.ids[:, :k], normalize=False)
+
+    def _speed(self, searcher: _Searcher, queries: Vectors) -> dict[str, float]:
+        k = min(max(self.settings.recall_at), self.depth)
+        single, rates, batch = [], [], []
+        some = queries[:_SINGLE_QUERIES]
+        many = queries[:_BATCH_QUERIES]
+        for repeat in range(self.settings.repeats + 1):
+            times = []
+            for row in range(len(some)):
+                started = time.perf_counter()
+                searcher.search(some[row : row + 1], k)
+                times.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            searcher.search(many, k)
+            seconds = time.perf_counter() - started
+            if repeat:  # the first is warm-up
+                single += times
+                rates.append(len(times) / sum(times))
+                batch.append(len(many) / seconds)
+        return {
+            "single_ms_p50": 1e3 * float(np.percentile(single, 50)),
+            "single_ms_p99": 1e3 * float(np.percentile(single, 99)),
+            "queries_per_second": float(np.median(rates)),
+            "batch_queries_per_second": float(np.median(batch)),
+        }
+
+
+def _embed(x: Vectors, codebooks: Codebooks) -> Vectors:
+    if x.shape[1] == codebooks.P:
+        return codebooks.project(x)
+    if x.shape[1] == codebooks.D:
+        return x
+    raise InvalidInputError(
+        f"the vectors must be features of width P={codebooks.P} or embeddings of width "
+        f"D={codebooks.D}, got width {x.shape[1]}."
+    )
+
+
+def _pairwise(
+    queries: Vectors, database: Vectors, ids: np.ndarray[Any, Any], *, normalize: bool
+) -> Vectors:
+    """Inner products (or cosines) of each query with the items listed for it, (nq, k)."""
+    scores = np.full(ids.shape, -np.inf, np.float32)
+    for row, (query, listed) in enumerate(zip(queries, ids, strict=True)):
+        items = database[listed]
+        inner = items @ query
+        if normalize:
+            lengths = np.linalg.norm(items, axis=1) * np.linalg.norm(query)
+            inner = np.divide(inner, lengths, out=np.zeros_like(inner), where=lengths > 0)
+        scores[row] = inner
+    scores[ids < 0] = -np.inf
+    return scores
