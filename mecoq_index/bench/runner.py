@@ -155,7 +155,9 @@ class _Bench:
     def learned(self, name: str, engine: str, factory: str | None) -> Record:
         started = time.perf_counter()
         codes = encode(self.z, self.codebooks)
-        options = {} if factory is None else {"factory": factory, "seed": self.settings.seed}
+        options: dict[str, Any] = {}
+        if factory is not None:
+            options = {"factory": factory, "seed": self.settings.seed}
         built = get_engine(engine).build(self.codebooks, codes, **options)
         seconds = time.perf_counter() - started
         if self.best_aqs is None:

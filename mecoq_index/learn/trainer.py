@@ -24,6 +24,7 @@ from .. import __version__
 from .._devices import pick_device
 from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
+from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval, set_trainable
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .losses import (
@@ -58,14 +59,6 @@ class PairSource(Protocol):
         ...
 
 
-class TrainableBackbone(Protocol):
-    """What the trainer needs to know of a backbone; `learn.encoder.load_backbone` gives it."""
-
-    name: str
-    module: nn.Module
-    width: int
-
-
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands.
@@ -91,7 +84,7 @@ def train(
     *,
     out: Path | None = None,
     feature_width: int | None = None,
-    backbone: TrainableBackbone | None = None,
+    backbone: BackboneModel | None = None,
     device: str | torch.device | None = None,
     resume: bool = False,
     provenance: Mapping[str, Any] | None = None,
@@ -159,7 +152,7 @@ class _Run:
         source: PairSource,
         config: TrainConfig,
         feature_width: int | None,
-        backbone: TrainableBackbone | None,
+        backbone: BackboneModel | None,
         device: str | torch.device | None,
     ) -> None:
         if len(source) < 2 or source.steps(config.batch_size) < 1:
@@ -271,8 +264,6 @@ class _Run:
     def _train_mode(self) -> None:
         self.model.train()
         if self.backbone is not None:
-            from .encoder import frozen_norms_to_eval
-
             frozen_norms_to_eval(self.backbone.module)
 
     def source_identity(self) -> dict[str, Any]:
@@ -299,11 +290,8 @@ class _Run:
     def _backbone_record(self) -> Backbone | None:
         if self.backbone is None:
             return None
-        from .encoder import backbone_record
-
         trained = self.config.trainable_layers != 0
-        record: Backbone = backbone_record(self.backbone, trained)
-        return record
+        return backbone_record(self.backbone, trained=trained)
 
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint needs beside the codebooks."""
@@ -356,8 +344,6 @@ def _make_optimizer(
             }
         )
     if backbone is not None:
-        from .encoder import set_trainable
-
         trainable = set_trainable(backbone, config.trainable_layers)
         if trainable:
             groups.append({"params": trainable, "lr": config.lr * config.backbone_lr_scale})

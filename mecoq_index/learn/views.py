@@ -1,0 +1,156 @@
+"""Random views of images, as a source of training pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .._optional import require
+from .images import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a view differs from its image. The defaults are those of the official MeCoQ runs."""
+
+    min_scale: float = 0.5
+    """Smallest share of the area that a random crop keeps."""
+    flip: bool = True
+    """Mirror every other view; not for images such as digits, where sides matter."""
+    jitter: float = 0.7
+    """Probability of shifting brightness, contrast, saturation and hue."""
+    grayscale: float = 0.2
+    """Probability of removing the colour."""
+    blur: float = 0.5
+    """Probability of a Gaussian blur (kernel 3, sigma 0.1 to 2)."""
+
+
+def view_transform(transform: Mapping[str, Any], augmentation: Augmentation) -> Any:
+    """PIL image to one random view, float32 (3, H, W), normalised as the backbone wants it."""
+    v2 = _v2()
+    steps = [
+        v2.ToImage(),
+        v2.RandomResizedCrop(
+            transform["crop"], scale=(augmentation.min_scale, 1.0), antialias=True
+        ),
+    ]
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augmentation.jitter:
+        steps.append(v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=augmentation.jitter))
+    if augmentation.grayscale:
+        steps.append(v2.RandomGrayscale(augmentation.grayscale))
+    if augmentation.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(3, (0.1, 2.0))], p=augmentation.blur))
+    return v2.Compose([*steps, *_to_normalized(transform)])
+
+
+def plain_transform(transform: Mapping[str, Any]) -> Any:
+    """PIL image to float32 (3, H, W) without randomness: resize, central crop, normalise."""
+    v2 = _v2()
+    return v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(transform["resize"], antialias=True),
+            v2.CenterCrop(transform["crop"]),
+            *_to_normalized(transform),
+        ]
+    )
+
+
+def _to_normalized(transform: Mapping[str, Any]) -> list[Any]:
+    v2 = _v2()
+    return [
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(transform["mean"], transform["std"]),
+    ]
+
+
+def _v2() -> Any:
+    return require("torchvision.transforms.v2", extra="images", purpose="image views")
+
+
+class ImageViews:
+    """Two random views of each image a step; a source of pairs for the trainer.
+
+    Every view is fixed by seed, epoch and image, whatever the number of workers.
+
+    Args:
+        images: The images.
+        transform: What the backbone wants, see `BackboneModel`.
+        augmentation: How views differ from their image.
+        workers: Processes that load images; 0 loads in this one.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        transform: Mapping[str, Any],
+        *,
+        augmentation: Augmentation | None = None,
+        workers: int = 0,
+    ) -> None:
+        self._images = images
+        self._view = view_transform(transform, augmentation or Augmentation())
+        self._workers = workers
+        names = hashlib.sha256()
+        for i in range(len(images)):
+            names.update(images.name(i).encode() + b"\0")
+        self.fingerprint = names.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def steps(self, batch_size: int) -> int:
+        """Batches an epoch; a last batch of a single image is dropped, having no negatives."""
+        full, rest = divmod(len(self), batch_size)
+        return full + (rest >= 2)
+
+    def batches(
+        self, epoch: int, batch_size: int, seed: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Two views (B, 3, H, W) of each image of a shuffled batch, fixed by seed and epoch."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self)).tolist()
+        batches = [
+            order[step * batch_size : (step + 1) * batch_size]
+            for step in range(self.steps(batch_size))
+        ]
+        yield from DataLoader(
+            SeededViews(self._images, self._view, seed=seed, epoch=epoch, views=2),
+            batch_sampler=batches,
+            num_workers=self._workers,
+            generator=torch.Generator(),  # the loader's own draws leave the global stream alone
+        )
+
+
+class SeededViews(Dataset[tuple[torch.Tensor, ...]]):
+    """Views of image i, drawn from a random stream fixed by seed, epoch and i.
+
+    Args:
+        images: The images.
+        view: Makes one random view of a PIL image.
+        seed: Seed of the run.
+        epoch: Epoch of the run.
+        views: Views an image.
+    """
+
+    def __init__(self, images: Images, view: Any, *, seed: int, epoch: int, views: int) -> None:
+        self._images, self._view, self._views = images, view, views
+        self._key = (seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
+        """The views of image i, each (3, H, W)."""
+        image = self._images.load(i)
+        state = np.random.SeedSequence([*self._key, i]).generate_state(1, np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(state[0]) >> 1)
+            return tuple(self._view(image) for _ in range(self._views))
