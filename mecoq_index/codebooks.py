@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ import numpy.typing as npt
 from ._arrays import Vectors, check_vectors
 from ._files import atomic_file, check_readable, load_npy
 from .errors import ArtifactError, InvalidInputError
+
+VectorKind = Literal["features", "embeddings"]
 
 FORMAT = "mecoq-index codebooks"
 FORMAT_VERSION = 1
@@ -200,6 +202,37 @@ class Codebooks:
                 x = x @ layer.weight.T + layer.bias
             out[start : start + len(x)] = x
         return out
+
+    def embed(self, x: Vectors, *, given: VectorKind | None = None) -> Vectors:
+        """Embeddings of vectors that are features (n, P) or embeddings (n, D) already.
+
+        Args:
+            x: float32, shape (n, P) or (n, D).
+            given: Which of the two ``x`` is; told apart by its width if None.
+
+        Returns:
+            float32, shape (n, D).
+
+        Raises:
+            InvalidInputError: If the width fits neither, or both and ``given`` is None.
+        """
+        if given == "features":
+            return self.project(x)
+        if given == "embeddings" or not self.projection:
+            return check_vectors(x, self.D)
+        x = check_vectors(x)
+        if self.P == self.D == x.shape[1]:
+            raise InvalidInputError(
+                f"vectors of width {self.D} can be features or embeddings here: say which."
+            )
+        if x.shape[1] == self.P:
+            return self.project(x)
+        if x.shape[1] == self.D:
+            return x
+        raise InvalidInputError(
+            f"vectors must be features of width P={self.P} or embeddings of width D={self.D}, got "
+            f"width {x.shape[1]}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a codebook file, tensors included (see the head of this module)."""

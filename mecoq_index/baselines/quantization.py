@@ -61,7 +61,7 @@ class PQ(_FloatQueries):
             )
         faiss = import_faiss()
         index = faiss.index_factory(x.shape[1], f"PQ{M}x8np", faiss.METRIC_INNER_PRODUCT)
-        index.pq.cp.seed = seed + 1
+        _prepare(index.pq, seed)
         index.train(x)
         return cls(index, M)
 
@@ -85,7 +85,11 @@ class OPQ(_FloatQueries):
         index = faiss.index_factory(
             x.shape[1], f"OPQ{M}_{width},PQ{M}x8np", faiss.METRIC_INNER_PRODUCT
         )
-        faiss.downcast_index(index.index).pq.cp.seed = seed + 1
+        _prepare(faiss.downcast_index(index.index).pq, seed)
+        rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+        inner = faiss.ProductQuantizer(width, M, 8)
+        _prepare(inner, seed)
+        rotation.pq = inner
         index.train(x)
         return cls(index, M)
 
@@ -99,6 +103,12 @@ class ExactCosine(_FloatQueries):
     def fit(cls, x: Vectors, bits: int = 0, *, seed: int = 0) -> ExactCosine:
         """Nothing to fit; ``bits`` and ``seed`` play no part."""
         return cls(import_faiss().IndexFlatIP(unit_rows(x).shape[1]), 4.0 * x.shape[1])
+
+
+def _prepare(pq: Any, seed: int) -> None:
+    """Seed the k-means, and keep FAISS from warning about small data sets on standard output."""
+    pq.cp.seed = seed + 1
+    pq.cp.min_points_per_centroid = 1
 
 
 def _subquantizers(bits: int) -> int:

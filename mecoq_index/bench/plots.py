@@ -1,15 +1,17 @@
-"""Pictures of a bench: precision over recall, and quality over bytes."""
+"""Pictures of a bench: precision over recall, quality over bytes, queries with their results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._arrays import Ids
 from .._files import atomic_file
 from .._optional import require
 from .runner import Record
 
+_RIGHT, _WRONG = "#b8d8b8", "#d62728"
 _LEARNED, _OTHERS = "#c1272d", ["#4c72b0", "#55a868", "#8172b3", "#937860", "#64b5cd", "#8c8c8c"]
 
 
@@ -43,6 +45,68 @@ def plot_quality_over_bytes(records: Sequence[Record], path: Path, *, map_at: in
     axes.set(xlabel="bytes per vector", ylabel=f"mAP@{map_at} (%)", xscale="log")
     axes.set_title("Quality over size", loc="left")
     axes.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_neighbours(
+    queries: Sequence[Path],
+    results: Mapping[str, Ids],
+    database: Sequence[Path],
+    *,
+    correct: Callable[[int, int], bool],
+    path: Path,
+) -> None:
+    """Query images with their best items, one block of columns a method, wrong ones framed in red.
+
+    Args:
+        queries: One image a row of the picture.
+        results: By name of the method: rows of ``database``, (queries, k), best first.
+        database: Images of the items.
+        correct: Takes the number of a query and of an item.
+        path: The PNG file to write.
+
+    Raises:
+        MissingDependencyError: If matplotlib or Pillow is not installed.
+    """
+    figures = require("matplotlib.figure", extra="bench", purpose="drawing plots")
+    image_module = require("PIL.Image", extra="images", purpose="drawing images")
+    k = next(iter(results.values())).shape[1]
+    widths = [1.0] + ([0.4] + [1.0] * k) * len(results)
+    figure = figures.Figure(figsize=(0.42 * sum(widths), 0.46 * len(queries) + 0.6), dpi=150)
+    grid = figure.subplots(
+        len(queries),
+        len(widths),
+        squeeze=False,
+        gridspec_kw={
+            "width_ratios": widths,
+            "wspace": 0.12,
+            "hspace": 0.12,
+            "left": 0.01,
+            "right": 0.99,
+            "bottom": 0.02,
+            "top": 1 - 0.5 / (0.46 * len(queries) + 0.6),
+        },
+    )
+    for axes in grid.ravel():
+        axes.set_axis_off()
+
+    def show(axes: Any, image: Path, color: str | None) -> None:
+        axes.imshow(image_module.open(image).convert("RGB"))
+        if color is not None:
+            axes.set_axis_on()
+            axes.set(xticks=[], yticks=[])
+            for spine in axes.spines.values():
+                spine.set(color=color, linewidth=2)
+
+    for row, query in enumerate(queries):
+        show(grid[row, 0], query, None)
+        for block, ids in enumerate(results.values()):
+            for rank, i in enumerate(ids[row].tolist()):
+                color = _RIGHT if correct(row, i) else _WRONG
+                show(grid[row, 2 + block * (k + 1) + rank], database[i], color)
+    grid[0, 0].set_title("query", fontsize=8)
+    for block, name in enumerate(results):
+        grid[0, 2 + block * (k + 1)].set_title(name, fontsize=8, loc="left")
     _save(figure, path)
 
 

@@ -18,7 +18,7 @@ from .._arrays import Vectors
 from ..aqs import block_normalize, decode, encode
 from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
 from ..baselines.quantization import OPQ, PQ, ExactCosine
-from ..codebooks import Codebooks
+from ..codebooks import Codebooks, VectorKind
 from ..engines.base import Hits, get_engine
 from ..errors import InvalidInputError
 from .datasets import Dataset
@@ -100,6 +100,7 @@ def run_bench(
     engine: str = "faiss",
     factories: Sequence[str] = ("MeCoQ",),
     baselines: Sequence[str] = tuple(BASELINES),
+    given: VectorKind | None = None,
     settings: BenchSettings | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> list[Record]:
@@ -111,6 +112,7 @@ def run_bench(
         engine: Name of the engine that searches by them.
         factories: Factory strings for the ``faiss`` engine; other engines have one layout.
         baselines: Names out of `BASELINES`.
+        given: Whether the data set holds features or embeddings; told by the width if None.
         settings: What is measured.
         on_method: Called with each method's name before it runs.
 
@@ -124,7 +126,7 @@ def run_bench(
     if unknown := sorted(set(baselines) - BASELINES.keys()):
         raise InvalidInputError(f"unknown baselines {unknown}; choose from {sorted(BASELINES)}.")
     dataset = dataset.shuffled(settings.seed)
-    bench = _Bench(dataset, codebooks, settings)
+    bench = _Bench(dataset, codebooks, given, settings)
     notify = on_method or (lambda name: None)
     records = []
     for factory in factories if engine == "faiss" else [None]:
@@ -142,10 +144,16 @@ def run_bench(
 class _Bench:
     """One data set, its ground truth, and the measuring of a method on it."""
 
-    def __init__(self, dataset: Dataset, codebooks: Codebooks, settings: BenchSettings) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        codebooks: Codebooks,
+        given: VectorKind | None,
+        settings: BenchSettings,
+    ) -> None:
         self.dataset, self.codebooks, self.settings = dataset, codebooks, settings
-        self.z = _embed(dataset.database, codebooks)
-        self.zq = _embed(dataset.queries, codebooks)
+        self.z = codebooks.embed(dataset.database, given=given)
+        self.zq = codebooks.embed(dataset.queries, given=given)
         self.depth = min(settings.map_at, len(dataset.database))
         self.cosine = ExactCosine.fit(dataset.database)
         self.cosine.add(dataset.database)
@@ -268,17 +276,6 @@ class _Bench:
             "queries_per_second": float(np.median(rates)),
             "batch_queries_per_second": float(np.median(batch)),
         }
-
-
-def _embed(x: Vectors, codebooks: Codebooks) -> Vectors:
-    if x.shape[1] == codebooks.P:
-        return codebooks.project(x)
-    if x.shape[1] == codebooks.D:
-        return x
-    raise InvalidInputError(
-        f"the vectors must be features of width P={codebooks.P} or embeddings of width "
-        f"D={codebooks.D}, got width {x.shape[1]}."
-    )
 
 
 def _pairwise(

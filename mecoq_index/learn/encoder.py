@@ -21,7 +21,7 @@ from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .backbones import BackboneModel, restore_backbone
 from .images import Images
-from .views import Augmentation, plain_transform, view_transform
+from .views import Augmentation, plain_transform, seeded, view_transform
 
 _CHUNK = 1024
 _Item = tuple[int, "torch.Tensor | None", str]
@@ -62,9 +62,7 @@ class _Stacks(Dataset[_Item]):
             return i, None, str(exc)
         stack = [self._plain(image)]
         if self._views:
-            state = np.random.SeedSequence([self._seed, i]).generate_state(1, np.uint64)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(state[0]) >> 1)
+            with seeded(self._seed, i):
                 stack += [self._view(image) for _ in range(self._views)]
         return i, torch.stack(stack), ""
 

@@ -1,4 +1,4 @@
-"""The settings of the authors' released runs, by name.
+"""Settings: those of the authors' released runs, by name, and the ones we recommend.
 
 Twelve presets: four data sets and protocols at 16, 32 and 64 bits. What they share: VGG-16
 (ImageNet), SGD with momentum 0.9, batch 128, learning rate 0.01 with one epoch of warm-up from
@@ -8,6 +8,7 @@ Twelve presets: four data sets and protocols at 16, 32 and 64 bits. What they sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InvalidInputError
 from .config import LossVariant, TrainConfig
@@ -81,3 +82,51 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
         weight_decay=released.weight_decay[i],
         trainable_layers=released.trainable_layers,
     )
+
+
+def for_features(bits: int, num_codewords: int = 256) -> TrainConfig:
+    """Settings for cached features, chosen on held-out database rows of CIFAR-10 features.
+
+    The search and its outcome are in benchmarks/select_settings.py and its result file.
+
+    Args:
+        bits: Bits of a code, a multiple of log2 K.
+        num_codewords: K, a power of two.
+
+    Raises:
+        InvalidInputError: If ``bits`` does not fit.
+    """
+    return _recommended(
+        bits,
+        num_codewords,
+        projection="mlp",
+        batch_size=256,
+        lr=0.1,
+        codebook_lr_scale=2.5,
+        epochs=40,
+        memory_size=0,
+    )
+
+
+def for_images(bits: int, num_codewords: int = 256) -> TrainConfig:
+    """Settings for images: those that the released CIFAR-10 runs share, at any number of bits.
+
+    Args:
+        bits: Bits of a code, a multiple of log2 K.
+        num_codewords: K, a power of two.
+
+    Raises:
+        InvalidInputError: If ``bits`` does not fit.
+    """
+    return _recommended(bits, num_codewords, trainable_layers=2, weight_decay=1e-3)
+
+
+def _recommended(bits: int, num_codewords: int, **settings: Any) -> TrainConfig:
+    per_code = num_codewords.bit_length() - 1
+    if num_codewords != 2**per_code or per_code < 1 or bits % per_code:
+        raise InvalidInputError(
+            "bits must be a multiple of log2 of the codewords per codebook, a power of two; got "
+            f"{bits} bits and {num_codewords} codewords."
+        )
+    M = bits // per_code
+    return TrainConfig(num_codebooks=M, num_codewords=num_codewords, dim=16 * M, **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,23 @@ def _to_normalized(transform: Mapping[str, Any]) -> list[Any]:
 
 def _v2() -> Any:
     return require("torchvision.transforms.v2", extra="images", purpose="image views")
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Draw torch's random numbers on the CPU from a stream fixed by ``key``, then go on as before.
+
+    `torch.manual_seed` would do, but it also notes a stack trace for every GPU generator, which
+    takes longer than making a small view.
+    """
+    generator = torch.default_generator
+    before = generator.get_state()
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    generator.manual_seed(int(state[0]) >> 1)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 class ImageViews:
@@ -150,7 +168,5 @@ class SeededViews(Dataset[tuple[torch.Tensor, ...]]):
     def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
         """The views of image i, each (3, H, W)."""
         image = self._images.load(i)
-        state = np.random.SeedSequence([*self._key, i]).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(state[0]) >> 1)
+        with seeded(*self._key, i):
             return tuple(self._view(image) for _ in range(self._views))

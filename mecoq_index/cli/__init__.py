@@ -1,0 +1,37 @@
+"""The command line: one module a command, each of which parses, calls the library, and prints."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import MecoqError
+from .bench import bench
+from .build import build
+from .demo import demo
+from .embed import embed
+from .inspect import inspect
+from .search import search
+from .train import train
+
+
+class _Group(click.Group):
+    """Show our own errors as one sentence; let every other exception keep its traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except MecoqError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="mecoq-index")
+def main() -> None:
+    """Learn MeCoQ codebooks and search by them inside FAISS.
+
+    A first look, without any data of your own: mecoq-index demo
+    """
+
+
+for command in (train, embed, build, search, bench, inspect, demo):
+    main.add_command(command)

@@ -1,0 +1,155 @@
+"""What several commands share: parameter types, progress on standard error, inputs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from .._arrays import Vectors
+    from ..codebooks import Codebooks, VectorKind
+
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+device_option = click.option("--device", help="cpu, cuda, ... [default: CUDA where there is one]")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Refuse unreadable images instead of skipping them."
+)
+workers_option = click.option(
+    "--workers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Processes that load images.",
+)
+given_option = click.option(
+    "--given",
+    type=click.Choice(["features", "embeddings"]),
+    help="What the vectors are; needed only where the two have one width.",
+)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done for it.
+
+    Raises:
+        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
+    """
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
+    if path.exists() and not overwrite:
+        raise InvalidInputError(
+            f"{path} exists already. Choose another name, or allow replacing it with --overwrite."
+        )
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[..., None]]:
+    """A bar with an ETA on standard error; silent when nobody is watching.
+
+    Yields a function that takes steps done, steps in all and, optionally, a text.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None, text="")
+
+        def update(done: int, total: int, text: str = "") -> None:
+            bar.update(task, completed=done, total=total, text=text)
+
+        yield update
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def report_skipped(skipped: Sequence[tuple[Any, str]]) -> None:
+    """Count and list the images that could not be read."""
+    if skipped:
+        say(f"skipped {len(skipped)} unreadable images:")
+        for _, reason in skipped:
+            say(f"  {reason}")
+
+
+@contextmanager
+def chunk_store(out: Path, resume: bool) -> Iterator[Path]:
+    """A folder beside ``out`` for finished chunks; kept on interruption, removed when done."""
+    store = out.with_name(f".{out.name}.chunks")
+    if store.exists() and not resume:
+        shutil.rmtree(store)
+    yield store
+    shutil.rmtree(store, ignore_errors=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Embeddings and what each is called."""
+
+    z: Vectors
+    names: list[str]
+
+
+def load_inputs(
+    source: Path,
+    codebooks: Codebooks,
+    *,
+    given: VectorKind | None = None,
+    device: str | None = None,
+    workers: int = 0,
+    strict: bool = False,
+    store: Path | None = None,
+) -> Inputs:
+    """Embeddings from a file of vectors, an image, or a folder of images.
+
+    Raises:
+        MecoqError: If the source cannot be read or does not fit the codebooks.
+    """
+    from ..bench.datasets import load_vectors
+    from ..learn.images import SUFFIXES, ImageFiles, find_images
+
+    if source.is_file() and source.suffix.lower() not in SUFFIXES:
+        return Inputs(codebooks.embed(load_vectors(source), given=given), [])
+    from ..learn.encoder import embed_images
+
+    images = ImageFiles(find_images(source), source if source.is_dir() else None)
+    with progress("embedding") as update:
+        embedded = embed_images(
+            images,
+            codebooks,
+            device=device,
+            workers=workers,
+            strict=strict,
+            store=store,
+            on_progress=update,
+        )
+    report_skipped(embedded.skipped)
+    return Inputs(embedded.z, [images.name(int(i)) for i in embedded.kept])

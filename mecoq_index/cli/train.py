@@ -1,0 +1,244 @@
+"""``mecoq-index train``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import InvalidInputError
+from ._shared import (
+    EXISTING,
+    PATH,
+    check_output,
+    device_option,
+    overwrite_option,
+    progress,
+    report_skipped,
+    say,
+    strict_option,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from ..codebooks import Codebooks
+    from ..learn.config import TrainConfig
+    from ..learn.images import Images
+
+
+@click.command()
+@click.argument("source", type=EXISTING)
+@click.option("--out", type=PATH, required=True, help="The codebook file to write.")
+@click.option("--bits", type=click.IntRange(min=1), help="Bits of a code. [default: 64]")
+@click.option(
+    "--codewords",
+    type=click.IntRange(2, 256),
+    help="Codewords per codebook: 256, or 16 for FastScan. [default: 256]",
+)
+@click.option("--preset", help="A released setting, for instance cifar10-i-32.")
+@click.option(
+    "--loss",
+    type=click.Choice(["paper", "official"]),
+    help="The paper's equations, or what the released code computes. [default: paper]",
+)
+@click.option("--config", type=EXISTING, help="Settings as a JSON object.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change one setting, for instance --set temperature=0.3. May be repeated.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+@click.option(
+    "--backbone",
+    default="torchvision:vgg16",
+    show_default=True,
+    help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE.",
+)
+@click.option("--image-size", type=click.IntRange(min=8), help="Side of the images in pixels.")
+@click.option("--protocol", help="For images: train on this protocol's training images.")
+@click.option("--no-flip", is_flag=True, help="For images: never mirror (digits, text).")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside --out.")
+@device_option
+@workers_option
+@strict_option
+@overwrite_option
+def train(
+    source: Path,
+    out: Path,
+    bits: int | None,
+    codewords: int | None,
+    preset: str | None,
+    loss: str | None,
+    config: Path | None,
+    changes: tuple[str, ...],
+    epochs: int | None,
+    seed: int | None,
+    backbone: str,
+    image_size: int | None,
+    protocol: str | None,
+    no_flip: bool,
+    resume: bool,
+    device: str | None,
+    workers: int,
+    strict: bool,
+    overwrite: bool,
+) -> None:
+    """Learn codebooks from SOURCE: a folder of images, or features with views.
+
+    Features are an .npz with view0, view1, ... (mecoq-index embed --views makes one), an .npy of
+    shape (views, n, width), or an .npy of shape (n, width), whose views are made by dropout.
+
+    \b
+    Example:
+        mecoq-index train photos/ --bits 64 --out c.pt
+        mecoq-index train features.npz --bits 32 --codewords 16 --out c.pt
+    """
+    check_output(out, overwrite)
+    is_images = source.is_dir() or source.suffix.lower() not in (".npz", ".npy")
+    settings = _settings(
+        is_images, bits, codewords, preset, loss, config, changes, epochs=epochs, seed=seed
+    )
+    if is_images:
+        books = _train_on_images(
+            source,
+            settings,
+            out,
+            backbone=backbone,
+            image_size=image_size,
+            protocol=protocol,
+            flip=not no_flip,
+            resume=resume,
+            device=device,
+            workers=workers,
+            strict=strict,
+        )
+    else:
+        books = _train_on_features(source, settings, out, resume=resume, device=device)
+    say(f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code")
+
+
+def _settings(
+    is_images: bool,
+    bits: int | None,
+    codewords: int | None,
+    preset: str | None,
+    loss: str | None,
+    config: Path | None,
+    changes: tuple[str, ...],
+    **overrides: int | None,
+) -> TrainConfig:
+    from ..learn.config import TrainConfig
+    from ..learn.presets import for_features, for_images
+    from ..learn.presets import preset as named
+
+    if sum(given is not None for given in (preset, config, bits or codewords)) > 1:
+        raise click.UsageError("--preset, --config and --bits/--codewords exclude each other.")
+    if preset is not None:
+        settings = named(preset, loss="official" if loss == "official" else "paper")
+    elif config is not None:
+        settings = TrainConfig.from_json(config)
+    else:
+        recommended = for_images if is_images else for_features
+        settings = recommended(bits or 64, codewords or 256)
+    values: dict[str, Any] = {k: v for k, v in overrides.items() if v is not None}
+    if loss is not None and preset is None:
+        values["loss"] = loss
+    if epochs := values.get("epochs"):
+        values["warmup_epochs"] = min(settings.warmup_epochs, epochs)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set takes NAME=VALUE, got {change!r}.")
+        values[name] = _parse(text)
+    return settings.replace(**values)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _train_on_features(
+    source: Path, settings: TrainConfig, out: Path, *, resume: bool, device: str | None
+) -> Codebooks:
+    from .._files import load_npy
+    from ..learn.features import FeatureViews
+
+    if source.suffix == ".npy" and load_npy(source, mmap=True).ndim == 2:
+        if not settings.view_dropout:
+            settings = settings.replace(view_dropout=0.2)
+        say(f"one view an item: views are made by zeroing {settings.view_dropout:.0%} of it")
+    data = FeatureViews.load(source, dropout=settings.view_dropout)
+    return _run(data, settings, out, resume=resume, device=device, source=source)
+
+
+def _train_on_images(
+    source: Path,
+    settings: TrainConfig,
+    out: Path,
+    *,
+    backbone: str,
+    image_size: int | None,
+    protocol: str | None,
+    flip: bool,
+    resume: bool,
+    device: str | None,
+    workers: int,
+    strict: bool,
+) -> Codebooks:
+    from ..learn.backbones import load_backbone
+    from ..learn.images import ImageFiles, check_images, find_images
+    from ..learn.protocols import Subset, load_protocol
+    from ..learn.views import Augmentation, ImageViews
+
+    images: Images
+    if protocol is not None:
+        split = load_protocol(protocol, source, seed=settings.seed)
+        images = Subset(split.images, split.train)
+    else:
+        with progress("checking images") as update:
+            good, skipped = check_images(find_images(source), strict=strict, on_progress=update)
+        report_skipped(skipped)
+        images = ImageFiles(good, source if source.is_dir() else None)
+    model = load_backbone(backbone, image_size=image_size)
+    data = ImageViews(
+        images, model.transform, augmentation=Augmentation(flip=flip), workers=workers
+    )
+    return _run(data, settings, out, resume=resume, device=device, source=source, backbone=model)
+
+
+def _run(
+    data: Any, settings: TrainConfig, out: Path, *, resume: bool, source: Path, **options: Any
+) -> Codebooks:
+    from ..learn.checkpoint import RunPaths
+    from ..learn.trainer import Progress
+    from ..learn.trainer import train as learn
+
+    with progress("training") as update:
+
+        def show(p: Progress) -> None:
+            terms = " ".join(f"{name} {value:.3f}" for name, value in p.terms.items())
+            update(p.epoch * p.steps + p.step, p.epochs * p.steps, f"epoch {p.epoch + 1} {terms}")
+
+        try:
+            return learn(
+                data,
+                settings,
+                out=out,
+                resume=resume,
+                provenance={"trained_on": source.name},
+                on_progress=show,
+                **options,
+            )
+        except KeyboardInterrupt as exc:
+            checkpoint = RunPaths(out).checkpoint
+            raise InvalidInputError(
+                f"interrupted; {checkpoint} holds the last whole epoch. Add --resume to go on."
+            ) from exc
