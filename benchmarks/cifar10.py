@@ -1,0 +1,158 @@
+"""CIFAR-10 features, training on them, and mAP@1000: what two benchmarks share.
+
+The features are a file made by `mecoq-index embed CIFAR --protocol cifar10 --backbone NAME
+--views 3`, or the pair of files in the data folder beside the repository, where there is one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import DATA
+from mecoq_index.aqs import encode
+from mecoq_index.bench.datasets import Dataset, load_dataset
+from mecoq_index.bench.metrics import mean_average_precision
+from mecoq_index.engines.base import Hits
+from mecoq_index.engines.faiss.engine import FaissEngine
+from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.features import FeatureViews
+from mecoq_index.learn.trainer import train
+
+MAP_AT = 1000
+HELD_OUT = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Cifar10:
+    """Database and queries in random order, and the file of views in the order of ``rows``."""
+
+    data: Dataset
+    views: np.ndarray
+    scale: float
+
+    def source(self, config: TrainConfig) -> FeatureViews:
+        """The training data for a configuration."""
+        return FeatureViews(self.views, scale=self.scale, dropout=config.view_dropout)
+
+
+def find_features(features: Path | None) -> tuple[Path, Path]:
+    """The files of features and of views; exits with a message where there are none."""
+    if features is not None:
+        return features, features
+    pair = DATA / "cifar10-efflite0.npz", DATA / "cifar10-efflite0-views.npz"
+    if not all(path.exists() for path in pair):
+        raise SystemExit(
+            "skipped: no CIFAR-10 features here. Make them from a CIFAR-10 folder with\n"
+            "  mecoq-index embed CIFAR --protocol cifar10 --backbone NAME --views 3 --out f.npz\n"
+            "and give --features f.npz"
+        )
+    return pair
+
+
+def load(paths: tuple[Path, Path], *, held_out: bool, limit: int | None = None) -> Cifar10:
+    """Load the features.
+
+    Args:
+        paths: From `find_features`.
+        held_out: Use 2,000 random database rows as queries, and neither train on them nor search
+            in them; the real queries are not touched. For everything that chooses settings.
+        limit: Use this many database rows only.
+    """
+    data = load_dataset(paths[0])
+    with np.load(paths[1]) as archive:
+        views = np.stack([archive[f"view{v}"] for v in range(3)])
+        scale = float(archive["scale"]) if "scale" in archive.files else 1.0
+    order = np.random.default_rng(0).permutation(len(data.database))[:limit]
+    if held_out:
+        queries, rows = order[:HELD_OUT], order[HELD_OUT:]
+        data = Dataset(
+            data.name,
+            data.database[rows],
+            data.database[queries],
+            data.database_labels[rows],
+            data.database_labels[queries],
+        )
+    else:
+        rows = order
+        data = Dataset(
+            data.name,
+            data.database[rows],
+            data.queries[: None if limit is None else 1000],
+            data.database_labels[rows],
+            data.query_labels[: None if limit is None else 1000],
+        )
+    return Cifar10(data, np.ascontiguousarray(views[:, rows]), scale)
+
+
+def mean_ap(data: Dataset, hits: Hits) -> float:
+    """mAP@1000 in percent."""
+    labels, queries = data.database_labels, data.query_labels
+    return round(100 * mean_average_precision(hits.ids, labels, queries), 2)
+
+
+def train_and_measure(cifar: Cifar10, config: TrainConfig) -> dict[str, Any]:
+    """Train codebooks, put them into FAISS, and rank all queries by AQS."""
+    started = time.perf_counter()
+    log: list[Any] = []
+    books = train(cifar.source(config), config, device="cpu", on_progress=log.append)
+    seconds = time.perf_counter() - started
+    z, zq = books.embed(cifar.data.database), books.embed(cifar.data.queries)
+    engine = FaissEngine.build(books, encode(z, books))
+    hits = engine.search(zq, min(MAP_AT, len(engine)))
+    return {
+        "map": mean_ap(cifar.data, hits),
+        "bits": config.bits,
+        "bytes_per_vector": engine.bytes_per_vector,
+        "training_seconds": round(seconds, 1),
+        "terms": dict(log[-1].terms),
+        "config": config.to_dict(),
+    }
+
+
+_shared: dict[str, Cifar10] = {}
+
+
+def _start_worker(paths: tuple[Path, Path], held_out: bool, limit: int | None) -> None:
+    torch.set_num_threads(1)
+    import_faiss().omp_set_num_threads(1)
+    _shared["cifar"] = load(paths, held_out=held_out, limit=limit)
+
+
+def _work(job: tuple[str, Any, Any]) -> dict[str, Any]:
+    name, function, argument = job
+    return {"method": name, **function(_shared["cifar"], argument)}
+
+
+def run_jobs(
+    jobs: Iterable[tuple[str, Any, Any]],
+    *,
+    processes: int,
+    paths: tuple[Path, Path],
+    held_out: bool,
+    limit: int | None,
+) -> list[dict[str, Any]]:
+    """Run (name, function, argument) jobs, each on one thread, and print each row when it is done.
+
+    A function takes the data and its argument and returns a row.
+    """
+    rows = []
+    with ProcessPoolExecutor(
+        processes,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(paths, held_out, limit),
+    ) as pool:
+        for row in pool.map(_work, jobs):
+            print(f"{row['method']:<44} {row['bits']:5g} bits  mAP@{MAP_AT} {row['map']:5.2f}")
+            rows.append(row)
+    return rows

@@ -1,0 +1,89 @@
+"""How accurate is retrieval by learned codes, against hashing and PQ at the same bits?
+
+    python benchmarks/quality_cifar10.py --json benchmarks/results/quality_cifar10.json
+
+CIFAR-10, 50,000 database images, all 10,000 test images as queries, mAP@1000 (AP@k divides by the
+relevant items found within the top k). Every method sees the same frozen features. Learned codes
+rank by AQS inside FAISS. Training sees no labels, and its settings were chosen on held-out database
+rows (ablation_cifar10.py), so the queries serve for these numbers only. One thread a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from cifar10 import (
+    MAP_AT,
+    Cifar10,
+    find_features,
+    mean_ap,
+    run_jobs,
+    train_and_measure,
+)
+
+from common import add_output_options, write_result
+from mecoq_index.baselines.quantization import ExactCosine
+from mecoq_index.bench.runner import BASELINES
+from mecoq_index.learn.presets import for_features, preset
+
+BITS = (16, 32, 64)
+
+
+def measure_baseline(cifar: Cifar10, argument: tuple[str, int]) -> dict[str, Any]:
+    """Fit a baseline on the database, fill it, rank all queries."""
+    name, bits = argument
+    method = ExactCosine if name == ExactCosine.name else BASELINES[name]
+    started = time.perf_counter()
+    fitted = method.fit(cifar.data.database, bits)
+    seconds = time.perf_counter() - started
+    fitted.add(cifar.data.database)
+    hits = fitted.search(cifar.data.queries, min(MAP_AT, len(cifar.data.database)))
+    return {
+        "map": mean_ap(cifar.data, hits),
+        "bits": 8 * fitted.bytes_per_vector,
+        "bytes_per_vector": fitted.bytes_per_vector,
+        "training_seconds": round(seconds, 1),
+    }
+
+
+def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
+    """Name, function and argument of every measurement."""
+    changes: dict[str, Any] = {"epochs": 2} if quick else {}
+    listed: list[tuple[str, Any, Any]] = [
+        (ExactCosine.name, measure_baseline, (ExactCosine.name, 0))
+    ]
+    for bits in BITS[:1] if quick else BITS:
+        for K in (256, 16):
+            config = for_features(bits, K).replace(**changes)
+            listed.append((f"MeCoQ, K={K}", train_and_measure, config))
+        released = preset(f"cifar10-i-{bits}", loss="official").replace(**{"epochs": 10} | changes)
+        listed.append(("official quantizer and loss", train_and_measure, released))
+        for name in BASELINES:
+            if not (quick and name == "OPQ"):
+                listed.append((name, measure_baseline, (name, bits)))
+    return listed
+
+
+def main() -> None:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
+    parser.add_argument("--processes", type=int, default=2)
+    add_output_options(parser)
+    args = parser.parse_args()
+    rows = run_jobs(
+        jobs(args.quick),
+        processes=args.processes,
+        paths=find_features(args.features),
+        held_out=False,
+        limit=4000 if args.quick else None,
+    )
+    result = {"metric": f"mAP@{MAP_AT}, percent", "rows": rows}
+    write_result(args.json, result, question=__doc__.splitlines()[0], seed=0)
+
+
+if __name__ == "__main__":
+    main()
