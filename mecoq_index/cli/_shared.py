@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, MecoqError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .._arrays import Vectors
     from ..codebooks import Codebooks, VectorKind
 
@@ -102,12 +104,31 @@ def report_skipped(skipped: Sequence[tuple[Any, str]]) -> None:
 
 @contextmanager
 def chunk_store(out: Path, resume: bool) -> Iterator[Path]:
-    """A folder beside ``out`` for finished chunks; kept on interruption, removed when done."""
+    """A folder beside ``out`` for finished chunks; kept on interruption, removed when done.
+
+    A run that is refused leaves nothing behind either, but what an earlier run kept stays.
+    """
     store = out.with_name(f".{out.name}.chunks")
     if store.exists() and not resume:
         shutil.rmtree(store)
-    yield store
+    found = store.exists()
+    try:
+        yield store
+    except MecoqError:
+        if not found:
+            shutil.rmtree(store, ignore_errors=True)
+        raise
     shutil.rmtree(store, ignore_errors=True)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output, wide enough for all columns where nobody is watching."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(table)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ._shared import EXISTING, PATH, check_output, given_option, overwrite_option, progress, say
+from ._shared import (
+    EXISTING,
+    PATH,
+    check_output,
+    given_option,
+    overwrite_option,
+    print_table,
+    progress,
+    say,
+)
 from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
@@ -70,8 +79,6 @@ def bench(
     """
     import json
 
-    from rich.console import Console
-
     from ..bench.datasets import load_dataset
     from ..bench.report import make_table, to_json, write_json
     from ..bench.runner import BASELINES, BenchSettings, run_bench
@@ -115,7 +122,7 @@ def bench(
     if as_json:
         click.echo(json.dumps(content))
     else:
-        Console().print(make_table(records, settings))
+        print_table(make_table(records, settings))
 
 
 def _plot(records: list[Record], folder: Path, map_at: int) -> None:

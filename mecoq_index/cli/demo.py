@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import PATH, check_output, progress, say
+from ._shared import PATH, check_output, print_table, progress, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ _SHOWN_QUERIES, _SHOWN_RESULTS = 8, 10
     show_default=True,
     help="The folder to make.",
 )
-@click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1))
+@click.option("--epochs", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 def demo(out: Path, epochs: int, seed: int) -> None:
     """Train, build, search and bench on 1,797 handwritten digits, in under two minutes.
@@ -80,16 +80,17 @@ def _train(out: Path, epochs: int, seed: int) -> Codebooks:
     source = ImageViews(
         ImageFiles(find_images(database), database),
         backbone.transform,
-        augmentation=Augmentation(min_scale=0.4, flip=False, jitter=0, grayscale=0, blur=0),
+        augmentation=Augmentation(min_scale=0.6, flip=False, jitter=0, grayscale=0, blur=0),
     )
     config = TrainConfig(
         num_codebooks=8,
         num_codewords=16,
         dim=128,
+        projection="mlp",
         optimizer="adamw",
-        lr=0.003,
+        lr=0.001,
         backbone_lr_scale=1.0,
-        temperature=0.3,
+        batch_size=64,
         memory_size=0,
         epochs=epochs,
         warmup_epochs=1,
@@ -125,8 +126,6 @@ def _build(out: Path, codebooks: Codebooks) -> tuple[Path, list[Path]]:
 def _compare(
     out: Path, codebooks: Codebooks, index_path: Path, query_paths: list[Path], seed: int
 ) -> None:
-    from rich.console import Console
-
     from ..baselines.hashing import ITQ
     from ..bench.datasets import Dataset
     from ..bench.plots import plot_neighbours, plot_precision_recall
@@ -149,7 +148,7 @@ def _compare(
             settings=settings,
             on_method=lambda name: update(0, 1, name),
         )
-    Console().print(make_table(records, settings))
+    print_table(make_table(records, settings))
     write_json(out / "bench.json", to_json(records, settings, dataset="digits"))
     engine, _ = open_bundle(index_path)
     learned = engine.search(codebooks.embed(q, given="features"), _SHOWN_RESULTS).ids
