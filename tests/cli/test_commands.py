@@ -340,7 +340,8 @@ BAD_INPUTS = {
         lambda w, t: ("build", *build_of(w, t), "--engine", "fais"),
         "unknown engine 'fais'", 1),
     "k larger than the index": (
-        lambda w, t: ("search", w / "x.mecoq", w / "x.npy", "-k", "121"), "at most the index's 120", 1),
+        lambda w, t: ("search", w / "x.mecoq", w / "x.npy", "-k", "121"),
+        "at most the index's 120", 1),
     "k of zero": (
         lambda w, t: ("search", w / "x.mecoq", w / "x.npy", "-k", "0"), "0 is not in the range", 2),
     "other codebooks than the index's": (
@@ -398,7 +399,8 @@ def test_usage_errors_have_exit_code_two(work, tmp_path):
         "embed", tmp_path, "--out", tmp_path / "z.npy", saying="give one of --codebooks and", code=2
     )
     refused(
-        "train", work / "views.npz", "--out", tmp_path / "o.pt", "--bits", 16, "--preset", "cifar10-i-16",
+        "train", work / "views.npz", "--out", tmp_path / "o.pt",
+        "--bits", 16, "--preset", "cifar10-i-16",
         saying="exclude each other", code=2,
     )  # fmt: skip
     refused(
