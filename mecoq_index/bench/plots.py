@@ -72,7 +72,7 @@ def plot_neighbours(
     image_module = require("PIL.Image", extra="images", purpose="drawing images")
     k = next(iter(results.values())).shape[1]
     widths = [1.0] + ([0.4] + [1.0] * k) * len(results)
-    figure = figures.Figure(figsize=(0.42 * sum(widths), 0.46 * len(queries) + 0.6), dpi=150)
+    figure = figures.Figure(figsize=(0.42 * sum(widths), 0.46 * len(queries) + 0.3), dpi=150)
     grid = figure.subplots(
         len(queries),
         len(widths),
@@ -84,7 +84,7 @@ def plot_neighbours(
             "left": 0.01,
             "right": 0.99,
             "bottom": 0.02,
-            "top": 1 - 0.5 / (0.46 * len(queries) + 0.6),
+            "top": 1 - 0.3 / (0.46 * len(queries) + 0.3),
         },
     )
     for axes in grid.ravel():

@@ -144,6 +144,7 @@ def _compare(
             dataset,
             codebooks,
             factories=("MeCoQ", "MeCoQ8x4fs"),
+            baselines=("LSH", "PCA-sign", "ITQ", "PQ"),
             given="features",
             settings=settings,
             on_method=lambda name: update(0, 1, name),
@@ -155,7 +156,8 @@ def _compare(
     hashing = ITQ.fit(x, int(codebooks.bits), seed=seed)
     hashing.add(x)
     hamming = hashing.search(q, _SHOWN_RESULTS).ids
-    shown = _hard_queries(labels[hamming] == query_labels[:, None])
+    right = (labels[learned] == query_labels[:, None]) & (labels[hamming] == query_labels[:, None])
+    shown = _hard_queries(right)
     plot_neighbours(
         [query_paths[i] for i in shown],
         {
@@ -188,10 +190,10 @@ def _features(
     return found.features, np.array([int(path.parent.name) for path in paths])
 
 
-def _hard_queries(hamming_right: npt.NDArray[np.bool_]) -> Any:
-    """Queries that hashing does not get wholly right, evenly spread; our results play no part."""
+def _hard_queries(right: npt.NDArray[np.bool_]) -> Any:
+    """Queries that one method or the other does not get wholly right, evenly spread over them."""
     import numpy as np
 
-    wrong = np.flatnonzero(~hamming_right.all(axis=1))
-    pool = wrong if len(wrong) >= _SHOWN_QUERIES else np.arange(len(hamming_right))
+    wrong = np.flatnonzero(~right.all(axis=1))
+    pool = wrong if len(wrong) >= _SHOWN_QUERIES else np.arange(len(right))
     return pool[np.linspace(0, len(pool) - 1, _SHOWN_QUERIES).round().astype(int)]

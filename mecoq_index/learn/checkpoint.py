@@ -70,6 +70,9 @@ def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) 
             f"{path} belongs to a run on other data ({training['source']} there, {dict(source)} "
             "here). Give the same data to resume, or remove the checkpoint to start again."
         )
+    # The backbone's weights stand once in the file, where a codebook file has them.
+    backbone = content["backbone"]
+    training["backbone_state"] = backbone and backbone["state"]
     return training
 
 

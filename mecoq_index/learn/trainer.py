@@ -295,9 +295,7 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint needs beside the codebooks."""
-        model = self.model.state_dict()
-        if self.config.trainable_layers == 0:
-            model = {k: v for k, v in model.items() if not k.startswith("backbone.")}
+        model = {k: v for k, v in self.model.state_dict().items() if not k.startswith("backbone.")}
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
@@ -311,8 +309,9 @@ class _Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
-        frozen_backbone = self.config.trainable_layers == 0
-        self.model.load_state_dict(state["model"], strict=not frozen_backbone)
+        self.model.load_state_dict(state["model"], strict=False)
+        if self.backbone is not None and state["backbone_state"] is not None:
+            self.backbone.module.load_state_dict(state["backbone_state"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])

@@ -293,6 +293,27 @@ def build_of(w, t, codebooks=None, source=None):
     return ("--codebooks", codebooks, "--input", source, "--out", t / "o.mecoq")
 
 
+def test_an_interrupted_embedding_goes_on_from_its_chunks(photos, tmp_path, monkeypatch):
+    from mecoq_index.learn import encoder
+
+    command = ("embed", photos, *SMALL, "--views", 1, "--out", tmp_path / "f.npz")
+    monkeypatch.setattr(encoder, "_CHUNK", 5)
+    real, computed = encoder._forward, []
+
+    def interrupt_third(*args):
+        computed.append(1)
+        if len(computed) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(encoder, "_forward", interrupt_third)
+    run(*command, code=1)
+    assert [p.name for p in tmp_path.iterdir()] == [".f.npz.chunks"]
+    run(*command, "--resume")
+    assert len(computed) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
+
+
 BAD_INPUTS = {
     "a source that is missing": (
         lambda w, t: ("train", t / "none", "--out", t / "o.pt"), "does not exist", 2),

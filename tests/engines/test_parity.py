@@ -221,3 +221,15 @@ def test_an_unknown_engine_lists_the_known_ones():
         InvalidInputError, match=r"unknown engine 'fais'; choose one of \['faiss', "
     ):
         get_engine("fais")
+
+
+@pytest.mark.gpu
+def test_the_torch_engine_agrees_with_numpy_on_a_gpu():
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU on this machine")
+    books = make_codebooks(8, 256, 4)
+    codes = make_codes(500, books)
+    q = np.random.default_rng(2).standard_normal((6, books.D), dtype=np.float32)
+    hits = build("torch", {"device": "cuda"}, books, codes).search(q, 10)
+    assert_best(hits, q, codes, range(500), books, 1e-5)

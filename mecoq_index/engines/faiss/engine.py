@@ -35,6 +35,7 @@ class FaissEngine:
         self.index = index
         self._spec = spec
         self._codebooks = codebooks
+        self._next_id: int | None = None
 
     @property
     def codebooks(self) -> Codebooks:
@@ -91,6 +92,8 @@ class FaissEngine:
         for start in range(0, len(codes), _ADD_CHUNK):
             chunk = slice(start, start + _ADD_CHUNK)
             self._add_chunk(codes[chunk], ids[chunk])
+        if len(ids):
+            self._next_id = max(self._next_id or 0, int(ids.max()) + 1)
 
     def _keeps_ids(self) -> bool:
         return bool(self._spec.nlist or self._spec.id_map)
@@ -104,11 +107,11 @@ class FaissEngine:
                     f"{len(self) + n - 1}. Use '{self._spec},IDMap2' for ids of your own."
                 )
             return rows
-        held = self.ids()
+        if self._next_id is None:
+            self._next_id = int(self.ids().max(initial=-1)) + 1
         if ids is None:
-            first = int(held.max()) + 1 if len(held) else 0
-            return np.arange(first, first + n, dtype=np.int64)
-        ids = check_ids(ids, n)
+            return np.arange(self._next_id, self._next_id + n, dtype=np.int64)
+        ids, held = check_ids(ids, n), self.ids()
         if len(taken := np.intersect1d(ids, held)):
             raise InvalidInputError(
                 f"ids must be new, but {len(taken)} are held already, for instance {taken[0]}. "
