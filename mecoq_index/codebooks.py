@@ -1,25 +1,9 @@
-"""Codebooks: the one artefact that the trainer writes and every engine reads.
-
-A codebook file (``.pt``) is a dictionary of tensors and plain values, read with
-``torch.load(weights_only=True)``, so that opening a file can never run code:
-
-    format      "mecoq-index codebooks"
-    version     1
-    codewords   float32 tensor (M, K, Ds), every codeword of unit length
-    projection  list of {"weight": (out, in), "bias": (out,)} float32, applied with ReLU in between
-    backbone    None, or {"name", "weights_sha256", "transform", "state"}
-    provenance  plain values: how the codebooks were made
-    fingerprint SHA-256 over codewords and projection, checked on load
-
-Other keys are left to the writer: a training checkpoint is a codebook file with one key more.
-"""
+"""Codebooks: the one artefact that the trainer writes and every engine reads."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,13 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Vectors, check_vectors
-from ._files import atomic_file, check_readable, load_npy
-from .errors import ArtifactError, InvalidInputError
+from .errors import InvalidInputError
 
 VectorKind = Literal["features", "embeddings"]
-
-FORMAT = "mecoq-index codebooks"
-FORMAT_VERSION = 1
 
 # float16 storage moves a norm by up to 5e-4; anything further off was never a unit codeword.
 _STORED_NORM_TOLERANCE = 1e-3
@@ -235,41 +215,11 @@ class Codebooks:
             f"width {x.shape[1]}."
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """The content of a codebook file, tensors included (see the head of this module)."""
-        import torch
-
-        def tensor(array: npt.NDArray[Any]) -> torch.Tensor:
-            return torch.from_numpy(np.array(array))
-
-        backbone = None
-        if self.backbone is not None:
-            state = self.backbone.state
-            backbone = {
-                "name": self.backbone.name,
-                "weights_sha256": self.backbone.weights_sha256,
-                "transform": dict(self.backbone.transform),
-                "state": None if state is None else {k: tensor(v) for k, v in state.items()},
-            }
-        return {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "codewords": tensor(self.codewords),
-            "projection": [
-                {"weight": tensor(layer.weight), "bias": tensor(layer.bias)}
-                for layer in self.projection
-            ],
-            "backbone": backbone,
-            "provenance": dict(self.provenance),
-            "fingerprint": self.fingerprint,
-        }
-
     def save(self, path: str | Path) -> None:
         """Write a codebook file; one that is there is replaced only when the new one is whole."""
-        import torch
+        from .codebook_file import write
 
-        with atomic_file(Path(path)) as partial:
-            torch.save(self.to_dict(), partial)
+        write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> Codebooks:
@@ -284,14 +234,9 @@ class Codebooks:
             ArtifactError: If the file is missing, damaged, foreign, of a newer version, or would
                 have to run code to be read.
         """
-        path = check_readable(Path(path))
-        with path.open("rb") as stream:
-            is_npy = stream.read(6) == b"\x93NUMPY"
-        content = load_npy(path) if is_npy or path.suffix == ".npy" else load_torch(path)
-        try:
-            return _from_content(content, path)
-        except InvalidInputError as exc:
-            raise ArtifactError(f"{path}: {exc}") from exc
+        from .codebook_file import read
+
+        return read(Path(path))
 
 
 def _unit_codewords(codewords: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -322,101 +267,3 @@ def _unit_codewords(codewords: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     off = np.abs(norms - 1) > _NORM_TOLERANCE
     result[off] = (result[off].astype(np.float64) / norms[off][:, None]).astype(np.float32)
     return result
-
-
-def load_torch(path: Path) -> Any:
-    """Read a torch file without ever running code from it.
-
-    Raises:
-        ArtifactError: If the file is damaged, is no torch file, or holds pickled objects.
-    """
-    import torch
-
-    try:
-        # torch warns of what it finds odd in a file; here a file is read or refused.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise ArtifactError(
-            f"{path} is no codebook file: it is damaged, or holds Python objects that would run "
-            "code when loaded, and is refused. Save tensors and plain values only."
-        ) from exc
-    except Exception as exc:  # a damaged pickle can make torch raise anything at all
-        raise ArtifactError(
-            f"{path} is no readable torch file; it is truncated, damaged or of another kind."
-        ) from exc
-
-
-def _from_content(content: Any, path: Path) -> Codebooks:
-    import torch
-
-    if isinstance(content, np.ndarray):
-        return Codebooks(content, provenance={"source": path.name})
-    if isinstance(content, torch.Tensor):
-        return Codebooks(content.float().numpy(), provenance={"source": path.name})
-    if isinstance(content, Mapping):
-        if content.get("format") == FORMAT:
-            return _from_own(content, path)
-        if "pq_layer._C" in content:
-            return _from_official(content, path)
-    raise ArtifactError(
-        f"{path} holds no codebooks. It must be a file of mecoq-index, a bare (M, K, Ds) array, or "
-        "an official MeCoQ model.cpt with the key 'pq_layer._C'."
-    )
-
-
-def _from_own(content: Mapping[str, Any], path: Path) -> Codebooks:
-    version = content.get("version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path} has format version {version}, but this release reads up to {FORMAT_VERSION}. "
-            "Upgrade mecoq-index."
-        )
-    try:
-        backbone = content["backbone"]
-        if backbone is not None:
-            state = backbone["state"]
-            backbone = Backbone(
-                name=backbone["name"],
-                weights_sha256=backbone["weights_sha256"],
-                transform=backbone["transform"],
-                state=None if state is None else {k: v.numpy() for k, v in state.items()},
-            )
-        codebooks = Codebooks(
-            content["codewords"].numpy(),
-            projection=[
-                Layer(layer["weight"].numpy(), layer["bias"].numpy())
-                for layer in content["projection"]
-            ],
-            backbone=backbone,
-            provenance=content["provenance"],
-        )
-        recorded = content["fingerprint"]
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ArtifactError(f"{path} is damaged: a part of the codebook file is missing.") from exc
-    if codebooks.fingerprint != recorded:
-        raise ArtifactError(
-            f"{path} is damaged: codewords or projection differ from the fingerprint written with "
-            "them. Restore the file from a copy."
-        )
-    return codebooks
-
-
-def _from_official(content: Mapping[str, Any], path: Path) -> Codebooks:
-    """The official code normalises its codewords whenever it reads them; so do we."""
-    try:
-        raw = content["pq_layer._C"].double().numpy()
-        weight, bias = content["projection.weight"], content["projection.bias"]
-        layer = Layer(weight.float().numpy(), bias.float().numpy())
-    except (KeyError, AttributeError) as exc:
-        raise ArtifactError(
-            f"{path} looks like an official MeCoQ model, but 'projection.weight' or "
-            "'projection.bias' is missing."
-        ) from exc
-    norms = np.linalg.norm(raw, axis=-1, keepdims=True)
-    if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise ArtifactError(f"{path} holds codewords of length zero or not finite.")
-    return Codebooks(
-        raw / norms, projection=[layer], provenance={"source": path.name, "origin": "official"}
-    )

@@ -17,7 +17,7 @@ PACKAGE = Path(mecoq_index.__file__).parent
 LAYERS = [
     {"errors"},
     {"_optional", "_arrays", "_files", "_devices"},
-    {"codebooks"},
+    {"codebooks", "codebook_file"},
     {"aqs", "bundle"},
     {"learn", "engines", "baselines"},
     {"bench"},
@@ -130,4 +130,4 @@ def test_every_command_has_help_with_an_example(name):
 
 def test_no_file_has_outgrown_one_subject():
     sizes = {p.name: len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
-    assert max(sizes.values()) <= 430, sizes
+    assert max(sizes.values()) <= 400, sizes

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from mecoq_index.codebooks import FORMAT_VERSION, Backbone, Codebooks, Layer
+from mecoq_index.codebook_file import FORMAT_VERSION, to_content
+from mecoq_index.codebooks import Backbone, Codebooks, Layer
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 
@@ -220,7 +221,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     ],
 )
 def test_changed_files_are_refused(tmp_path, change, message):
-    torch.save(make_codebooks().to_dict() | change, tmp_path / "c.pt")
+    torch.save(to_content(make_codebooks()) | change, tmp_path / "c.pt")
     with pytest.raises(ArtifactError, match=message):
         Codebooks.load(tmp_path / "c.pt")
 

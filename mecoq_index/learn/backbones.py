@@ -26,7 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._files import check_readable
 from .._optional import require
-from ..codebooks import Backbone, load_torch
+from ..codebook_file import load_torch
+from ..codebooks import Backbone
 from ..errors import ArtifactError, InvalidInputError
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from .._files import atomic_file, check_readable
-from ..codebooks import Codebooks, load_torch
+from ..codebook_file import load_torch, to_content
+from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .config import TrainConfig
 
@@ -40,7 +41,7 @@ class RunPaths:
 def save_checkpoint(path: Path, codebooks: Codebooks, training: Mapping[str, Any]) -> None:
     """Write codebooks and the state of their training; the old checkpoint is replaced whole."""
     with atomic_file(path) as partial:
-        torch.save({**codebooks.to_dict(), "training": dict(training)}, partial)
+        torch.save({**to_content(codebooks), "training": dict(training)}, partial)
 
 
 def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) -> dict[str, Any]:

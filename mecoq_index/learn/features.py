@@ -19,6 +19,7 @@ import torch
 
 from .._files import check_readable, load_npy
 from ..errors import ArtifactError, InvalidInputError
+from .batching import count_steps, shuffled_batches
 
 _DTYPES = (np.uint8, np.float16, np.float32)
 _CHECK_ROWS = 65536
@@ -112,18 +113,15 @@ class FeatureViews:
         return int(self._views.shape[0])
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch; a last batch of a single item is dropped, having no negatives."""
-        full, rest = divmod(len(self), batch_size)
-        return full + (rest >= 2)
+        """Batches an epoch."""
+        return count_steps(len(self), batch_size)
 
     def batches(
         self, epoch: int, batch_size: int, seed: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Two views (B, P) float32 of each item of a shuffled batch, fixed by seed and epoch."""
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(len(self))
-        for step in range(self.steps(batch_size)):
-            rows = order[step * batch_size : (step + 1) * batch_size]
+        for rows in shuffled_batches(len(self), batch_size, rng):
             first = rng.integers(self.num_views, size=len(rows))
             # A second view different from the first wherever there is one.
             offset = rng.integers(1, max(2, self.num_views), size=len(rows))

@@ -295,12 +295,12 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         """Everything a checkpoint needs beside the codebooks."""
-        model = {k: v for k, v in self.model.state_dict().items() if not k.startswith("backbone.")}
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
             "epoch": self.epoch,
-            "model": model,
+            "projection": self.model.projection.state_dict(),
+            "quantizer": self.model.quantizer.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -309,7 +309,8 @@ class _Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
-        self.model.load_state_dict(state["model"], strict=False)
+        self.model.projection.load_state_dict(state["projection"])
+        self.model.quantizer.load_state_dict(state["quantizer"])
         if self.backbone is not None and state["backbone_state"] is not None:
             self.backbone.module.load_state_dict(state["backbone_state"])
         self.optimizer.load_state_dict(state["optimizer"])

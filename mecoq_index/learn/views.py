@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .._optional import require
+from .batching import count_steps, shuffled_batches
 from .images import Images
 
 
@@ -126,19 +127,15 @@ class ImageViews:
         return len(self._images)
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch; a last batch of a single image is dropped, having no negatives."""
-        full, rest = divmod(len(self), batch_size)
-        return full + (rest >= 2)
+        """Batches an epoch."""
+        return count_steps(len(self), batch_size)
 
     def batches(
         self, epoch: int, batch_size: int, seed: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Two views (B, 3, H, W) of each image of a shuffled batch, fixed by seed and epoch."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self)).tolist()
-        batches = [
-            order[step * batch_size : (step + 1) * batch_size]
-            for step in range(self.steps(batch_size))
-        ]
+        rng = np.random.default_rng([seed, epoch])
+        batches = [rows.tolist() for rows in shuffled_batches(len(self), batch_size, rng)]
         yield from DataLoader(
             SeededViews(self._images, self._view, seed=seed, epoch=epoch, views=2),
             batch_sampler=batches,
