@@ -9,13 +9,10 @@ touched. This is where the recommended settings were chosen.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from cifar10 import MAP_AT, find_features, run_jobs, train_and_measure
+from cifar10 import run_benchmark, train_and_measure
 
-from common import add_output_options, write_result
 from mecoq_index.learn.presets import for_features
 
 BITS = 32
@@ -52,23 +49,5 @@ def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
     return listed[:4] if quick else listed
 
 
-def main() -> None:
-    """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
-    parser.add_argument("--processes", type=int, default=2)
-    add_output_options(parser)
-    args = parser.parse_args()
-    rows = run_jobs(
-        jobs(args.quick),
-        processes=args.processes,
-        paths=find_features(args.features),
-        held_out=True,
-        limit=6000 if args.quick else None,
-    )
-    result = {"metric": f"mAP@{MAP_AT} on held-out database rows, percent", "rows": rows}
-    write_result(args.json, result, question=__doc__.splitlines()[0], seed=0)
-
-
 if __name__ == "__main__":
-    main()
+    run_benchmark(__doc__, jobs, held_out=True)

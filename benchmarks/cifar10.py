@@ -6,8 +6,9 @@ The features are a file made by `mecoq-index embed CIFAR --protocol cifar10 --ba
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import DATA
+from common import DATA, add_output_options, write_result
 from mecoq_index.aqs import encode
 from mecoq_index.bench.datasets import Dataset, load_dataset
+from mecoq_index.bench.environment import describe_environment
 from mecoq_index.bench.metrics import mean_average_precision
 from mecoq_index.engines.base import Hits
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -157,3 +159,32 @@ def run_jobs(
             print(f"{row['method']:<44} {row['bits']:5g} bits  mAP@{MAP_AT} {row['map']:5.2f}")
             rows.append(row)
     return rows
+
+
+def run_benchmark(
+    doc: str, jobs: Callable[[bool], list[tuple[str, Any, Any]]], *, held_out: bool
+) -> None:
+    """The command line of a benchmark: parse, measure, print, write.
+
+    Args:
+        doc: The script's docstring; its first line is the question.
+        jobs: Name, function and argument of every measurement; takes whether it is a quick run.
+        held_out: Whether held-out database rows take the place of the queries.
+    """
+    question = doc.splitlines()[0]
+    parser = argparse.ArgumentParser(description=question)
+    parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
+    parser.add_argument("--processes", type=int, default=2, help="models trained at a time")
+    add_output_options(parser)
+    args = parser.parse_args()
+    environment = describe_environment()
+    rows = run_jobs(
+        jobs(args.quick),
+        processes=args.processes,
+        paths=find_features(args.features),
+        held_out=held_out,
+        limit=6000 if args.quick else None,
+    )
+    judged = "held-out database rows" if held_out else "all queries"
+    result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}
+    write_result(args.json, result, question=question, seed=0, environment=environment)

@@ -20,14 +20,24 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a small run of under a minute")
 
 
-def write_result(path: Path | None, result: dict[str, Any], *, question: str, seed: int) -> None:
-    """Write a result with the question it answers and the machine it was measured on."""
+def write_result(
+    path: Path | None,
+    result: dict[str, Any],
+    *,
+    question: str,
+    seed: int,
+    environment: dict[str, Any] | None = None,
+) -> None:
+    """Write a result with the question it answers and the machine it was measured on.
+
+    A long run describes its environment before it starts: the commit that it ran is the one then.
+    """
     if path is None:
         return
     record = {
         "question": question,
         "seed": seed,
-        "environment": describe_environment(),
+        "environment": environment or describe_environment(),
         "result": result,
     }
     with atomic_file(path) as partial:

@@ -10,21 +10,11 @@ rows (ablation_cifar10.py), so the queries serve for these numbers only. One thr
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
-from cifar10 import (
-    MAP_AT,
-    Cifar10,
-    find_features,
-    mean_ap,
-    run_jobs,
-    train_and_measure,
-)
+from cifar10 import MAP_AT, Cifar10, mean_ap, run_benchmark, train_and_measure
 
-from common import add_output_options, write_result
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.runner import BASELINES
 from mecoq_index.learn.presets import for_features, preset
@@ -67,23 +57,5 @@ def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
     return listed
 
 
-def main() -> None:
-    """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
-    parser.add_argument("--processes", type=int, default=2)
-    add_output_options(parser)
-    args = parser.parse_args()
-    rows = run_jobs(
-        jobs(args.quick),
-        processes=args.processes,
-        paths=find_features(args.features),
-        held_out=False,
-        limit=4000 if args.quick else None,
-    )
-    result = {"metric": f"mAP@{MAP_AT}, percent", "rows": rows}
-    write_result(args.json, result, question=__doc__.splitlines()[0], seed=0)
-
-
 if __name__ == "__main__":
-    main()
+    run_benchmark(__doc__, jobs, held_out=False)

@@ -49,6 +49,13 @@ def relevance(ids: Ids, database_labels: Labels, query_labels: Labels) -> Releva
     database, queries = check_labels(database_labels, query_labels)
     if len(queries) != len(ids):
         raise InvalidInputError(f"there must be {len(ids)} query labels, got {len(queries)}.")
+    if ids.size and not -1 <= ids.min() <= ids.max() < len(database):
+        raise InvalidInputError(
+            f"ids must be rows of the database, 0..{len(database) - 1}, or -1 for a missing "
+            f"result, got values from {ids.min()} to {ids.max()}."
+        )
+    if not len(database):
+        return np.zeros(ids.shape, bool)
     result = np.zeros(ids.shape, bool)
     for start in range(0, len(ids), _QUERIES_PER_CHUNK):
         rows = slice(start, start + _QUERIES_PER_CHUNK)
@@ -80,7 +87,13 @@ def average_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
 
 
 def mean_average_precision(ids: Ids, database_labels: Labels, query_labels: Labels) -> float:
-    """mAP@k over all queries, k being the length of the lists."""
+    """mAP@k over all queries, k being the length of the lists.
+
+    Raises:
+        InvalidInputError: If there are no queries, or the labels do not fit.
+    """
+    if not len(ids):
+        raise InvalidInputError("mAP is a mean over queries, but there are none.")
     return float(average_precision(relevance(ids, database_labels, query_labels)).mean())
 
 
@@ -107,7 +120,12 @@ def precision_recall_curve(
     Returns:
         Mean recall and mean precision over the queries that have a relevant item at all, each of
         shape (points,), recall rising.
+
+    Raises:
+        InvalidInputError: If no query has a relevant item.
     """
+    if not total_relevant.any():
+        raise InvalidInputError("no query has a relevant item in the database: there is no curve.")
     ranks = np.unique(np.geomspace(1, relevant.shape[1], points).round().astype(int))
     asked = total_relevant > 0
     hits = np.cumsum(relevant[asked], axis=1)[:, ranks - 1]
@@ -122,8 +140,11 @@ def count_relevant(database_labels: Labels, query_labels: Labels) -> npt.NDArray
         classes, counts = np.unique(database, return_counts=True)
         table = dict(zip(classes.tolist(), counts.tolist(), strict=True))
         return np.array([table.get(label, 0) for label in queries.tolist()], np.int64)
-    shared = (queries != 0).astype(np.float32) @ (database != 0).astype(np.float32).T
-    counted: npt.NDArray[np.int64] = (shared > 0).sum(axis=1).astype(np.int64)
+    items = (database != 0).astype(np.float32)
+    counted = np.zeros(len(queries), np.int64)
+    for start in range(0, len(queries), _QUERIES_PER_CHUNK):
+        chunk = (queries[start : start + _QUERIES_PER_CHUNK] != 0).astype(np.float32)
+        counted[start : start + len(chunk)] = (chunk @ items.T > 0).sum(axis=1)
     return counted
 
 
@@ -133,7 +154,7 @@ def recall_at(
     """Fraction of the true k best that the first k returned items reach, judged by score.
 
     An item counts if its true score is at least the true k-th best less ``tolerance``, so ties do
-    not lie. Missing results count as misses.
+    not lie. Missing results count as misses, and so does an item that is returned again.
 
     Args:
         ids: Returned ids, (nq, >= k).
@@ -147,8 +168,23 @@ def recall_at(
     """
     for lists in (ids, true_scores_of_ids, best_scores):
         _check_length(lists, k)
+        if len(lists) != len(ids):
+            raise InvalidInputError(
+                f"all lists must be of the same queries, got {len(ids)} and {len(lists)} rows."
+            )
     good = true_scores_of_ids[:, :k] >= best_scores[:, k - 1 : k] - tolerance
-    return float((good & (ids[:, :k] >= 0)).mean())
+    return float((good & (ids[:, :k] >= 0) & _first_of_its_id(ids[:, :k])).mean())
+
+
+def _first_of_its_id(ids: Ids) -> Relevance:
+    """Whether no earlier place of the row holds the same id."""
+    order = np.argsort(ids, axis=1, kind="stable")
+    in_order = np.take_along_axis(ids, order, axis=1)
+    first = np.ones(ids.shape, bool)
+    first[:, 1:] = in_order[:, 1:] != in_order[:, :-1]
+    result = np.empty(ids.shape, bool)
+    np.put_along_axis(result, order, first, axis=1)
+    return result
 
 
 def id_recall_at(ids: Ids, true_ids: Ids, k: int) -> float:

@@ -100,6 +100,31 @@ def test_recall_counts_ties_as_found_and_padding_as_missed():
     assert metrics.recall_at(ids, worse, best, 2, tolerance=0.2) == 1
 
 
+def test_an_item_that_is_returned_twice_counts_once():
+    best = np.array([[3.0, 2.0]], np.float32)
+    twice, scores = np.array([[7, 7]]), np.array([[3.0, 3.0]], np.float32)
+    assert metrics.recall_at(twice, scores, best, 2) == 0.5
+
+
+def test_lists_that_do_not_fit_are_refused():
+    scores = np.zeros((3, 2), np.float32)
+    with pytest.raises(InvalidInputError, match="of the same queries, got 1 and 3 rows"):
+        metrics.recall_at(np.zeros((1, 2), np.int64), scores, scores, 1)
+    for bad in (-2, 3):
+        with pytest.raises(
+            InvalidInputError, match=r"ids must be rows of the database, 0\.\.2, or"
+        ):
+            metrics.relevance(np.array([[bad]]), np.zeros(3), np.zeros(1))
+    with pytest.raises(InvalidInputError, match="a mean over queries, but there are none"):
+        metrics.mean_average_precision(np.zeros((0, 2), np.int64), np.zeros(3), np.zeros(0))
+    with pytest.raises(InvalidInputError, match="no query has a relevant item in the database"):
+        metrics.precision_recall_curve(np.zeros((2, 3), bool), np.zeros(2, np.int64))
+
+
+def test_an_empty_database_has_nothing_relevant():
+    assert not metrics.relevance(np.array([[-1]]), np.zeros(0), np.zeros(1)).any()
+
+
 def test_id_recall_matches_sets():
     got, want = np.array([[1, 2, -1], [4, 5, 6]]), np.array([[2, 3, 1], [6, 5, 4]])
     assert metrics.id_recall_at(got, want, 3) == pytest.approx((2 / 3 + 1) / 2)

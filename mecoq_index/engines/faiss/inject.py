@@ -12,6 +12,7 @@ What FAISS does that a reader would not guess:
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
@@ -26,8 +27,9 @@ from ...errors import InvalidInputError, MissingDependencyError
 _UNIT_TOLERANCE = 1e-5
 
 
+@cache
 def import_faiss() -> Any:
-    """The faiss module.
+    """The faiss module; what is installed is looked at once, since every search passes here.
 
     Raises:
         MissingDependencyError: If FAISS is not installed, or two builds of it overwrite each other.
