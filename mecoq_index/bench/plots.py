@@ -1,7 +1,8 @@
-"""Pictures of a bench: precision over recall, quality over bytes, queries with their results."""
+"""Pictures of a bench: precision over recall, quality over speed, queries with their results."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from .._arrays import Ids
 from .._files import atomic_file
 from .._optional import require
+from ..baselines.quantization import ExactCosine
 from .runner import Record
 
 _RIGHT, _WRONG = "#b8d8b8", "#d62728"
@@ -31,7 +33,7 @@ def plot_precision_recall(records: Sequence[Record], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_quality_over_bytes(records: Sequence[Record], path: Path, *, map_at: int) -> None:
+def plot_quality_over_speed(records: Sequence[Record], path: Path, *, map_at: int) -> None:
     """MAP over bytes per vector, one point a method.
 
     Raises:
@@ -41,9 +43,11 @@ def plot_quality_over_bytes(records: Sequence[Record], path: Path, *, map_at: in
     for record, style in zip(records, _styles(records), strict=True):
         if record.mean_average_precision is not None:
             quality = 100 * record.mean_average_precision
-            axes.plot(record.bytes_per_vector, quality, marker="o", linestyle="", **style)
-    axes.set(xlabel="bytes per vector", ylabel=f"mAP@{map_at} (%)", xscale="log")
-    axes.set_title("Quality over size", loc="left")
+            axes.plot(
+                record.batch_queries_per_second, quality, marker="o", **{**style, "linestyle": ""}
+            )
+    axes.set(xlabel="queries per second, in a batch", ylabel=f"mAP@{map_at} (%)", xscale="log")
+    axes.set_title("Quality over speed", loc="left")
     axes.legend(frameon=False, fontsize=9)
     _save(figure, path)
 
@@ -111,14 +115,18 @@ def plot_neighbours(
 
 
 def _styles(records: Sequence[Record]) -> list[dict[str, Any]]:
-    styles, others = [], 0
+    """Learned codes in red, told apart by the line; exact floats in black; others in colours."""
+    colors, lines = itertools.cycle(_OTHERS), itertools.cycle(["-", "--", ":", "-."])
+    styles: list[dict[str, Any]] = []
     for record in records:
-        learned = bool(record.recall_aqs)
-        color = _LEARNED if learned else _OTHERS[others % len(_OTHERS)]
-        others += not learned
-        styles.append(
-            {"label": record.method, "color": color, "linewidth": 2.2 if learned else 1.4}
-        )
+        style = {"label": record.method, "linewidth": 1.4, "linestyle": "-"}
+        if record.recall_aqs:
+            style |= {"color": _LEARNED, "linewidth": 2.2, "linestyle": next(lines)}
+        elif record.method == ExactCosine.name:
+            style |= {"color": "black", "linestyle": "--"}
+        else:
+            style |= {"color": next(colors)}
+        styles.append(style)
     return styles
 
 

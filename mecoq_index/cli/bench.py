@@ -126,11 +126,11 @@ def bench(
 
 
 def _plot(records: list[Record], folder: Path, map_at: int) -> None:
-    from ..bench.plots import plot_precision_recall, plot_quality_over_bytes
+    from ..bench.plots import plot_precision_recall, plot_quality_over_speed
 
     if records[0].mean_average_precision is None:
         say("no labels, so no plots")
         return
     plot_precision_recall(records, folder / "precision_recall.png")
-    plot_quality_over_bytes(records, folder / "quality_over_bytes.png", map_at=map_at)
+    plot_quality_over_speed(records, folder / "quality_over_speed.png", map_at=map_at)
     say(f"wrote two plots to {folder}")

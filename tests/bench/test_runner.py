@@ -8,7 +8,7 @@ from rich.console import Console
 from mecoq_index import aqs
 from mecoq_index.bench.datasets import Dataset
 from mecoq_index.bench.metrics import mean_average_precision
-from mecoq_index.bench.plots import plot_precision_recall, plot_quality_over_bytes
+from mecoq_index.bench.plots import plot_precision_recall, plot_quality_over_speed
 from mecoq_index.bench.report import make_table, to_json, write_json
 from mecoq_index.bench.runner import BenchSettings, run_bench
 from mecoq_index.codebooks import Codebooks, Layer
@@ -93,8 +93,8 @@ def test_json_is_plain_and_names_the_machine(records, tmp_path):
 def test_plots_are_pictures(records, tmp_path):
     pytest.importorskip("matplotlib")
     plot_precision_recall(records, tmp_path / "pr.png")
-    plot_quality_over_bytes(records, tmp_path / "size.png", map_at=50)
-    for name in ("pr.png", "size.png"):
+    plot_quality_over_speed(records, tmp_path / "speed.png", map_at=50)
+    for name in ("pr.png", "speed.png"):
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
 

@@ -126,6 +126,23 @@ def test_other_engines_give_the_same_scores(work, tmp_path, engine):
         np.testing.assert_allclose(*scores, atol=1e-5)
 
 
+def test_nprobe_is_for_ivf_indexes(work, tmp_path):
+    build = ("build", "--codebooks", work / "c.pt", "--input", work / "x.npy")
+    run(*build, "--factory", "IVF4,MeCoQ", "--nprobe", 1, "--out", tmp_path / "i.mecoq")
+    search = ("search", tmp_path / "i.mecoq", work / "x.npy", "-k", 60, "--json")
+    found = [
+        sum(len(json.loads(line)["hits"]) for line in run(*search, *options).stdout.splitlines())
+        for options in ((), ("--nprobe", 4))
+    ]
+    assert found[0] < found[1] == 120 * 60
+    refused("search", work / "x.mecoq", work / "x.npy", "--nprobe", 2, saying="nprobe is for IVF")
+    run(*build, "--engine", "numpy", "--out", tmp_path / "n.mecoq")
+    search = ("search", tmp_path / "n.mecoq", work / "x.npy", "--nprobe", 2)
+    refused(*search, saying="--nprobe is for the faiss engine", code=2)
+    refused(*build, "--engine", "numpy", "--factory", "MeCoQ", "--out", tmp_path / "o.mecoq",
+            saying="are for the faiss engine", code=2)  # fmt: skip
+
+
 def test_the_whole_chain_runs_on_images(photos, tmp_path):
     books, index = tmp_path / "c.pt", tmp_path / "p.mecoq"
     trained = run("train", photos, "--out", books, *SMALL, *FAST, "--set", "batch_size=6")
@@ -205,7 +222,7 @@ def test_bench_prints_a_table_and_writes_files(work, tmp_path):
     assert "mAP@1000" in result.stdout
     assert len(json.loads((tmp_path / "bench.json").read_text())["records"]) == 4
     assert sorted(p.name for p in (tmp_path / "plots").iterdir()) == [
-        "precision_recall.png", "quality_over_bytes.png",
+        "precision_recall.png", "quality_over_speed.png",
     ]  # fmt: skip
 
 

@@ -6,8 +6,9 @@ import pytest
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.base import available_engines, get_engine
+from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.engines.stored import open_bundle, save_bundle
-from mecoq_index.errors import InvalidInputError
+from mecoq_index.errors import ArtifactError, InvalidInputError
 
 SHAPES = [(1, 2, 3), (3, 8, 2), (4, 16, 2), (5, 16, 3), (8, 256, 4)]
 FACTORIES = ["MeCoQ", "MeCoQ,IDMap2", "IDMap,MeCoQ", "IVF4,MeCoQ", "IVF4,MeCoQ,IDMap2"]
@@ -221,6 +222,22 @@ def test_an_unknown_engine_lists_the_known_ones():
         InvalidInputError, match=r"unknown engine 'fais'; choose one of \['faiss', "
     ):
         get_engine("fais")
+
+
+def test_a_file_of_codes_that_is_damaged_or_of_other_codebooks_is_refused(tmp_path):
+    books = make_codebooks(4, 16, 2)
+    path = tmp_path / "codes.npz"
+    build("numpy", {}, books, make_codes(9, books)).save(path)
+    with pytest.raises(ArtifactError, match=r"codes\.npz was built with other codebooks"):
+        NumpyEngine.open(path, make_codebooks(4, 16, 2, seed=5))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtifactError, match=r"codes\.npz is no readable file of codes"):
+        NumpyEngine.open(path, books)
+    arrays = {"codes": np.full((2, 4), 99, np.uint8), "ids": np.arange(2)}
+    np.savez(path, fingerprint=books.fingerprint, **arrays)
+    with pytest.raises(ArtifactError, match=r"codes\.npz is damaged: codes must be below K=16"):
+        NumpyEngine.open(path, books)
 
 
 @pytest.mark.gpu

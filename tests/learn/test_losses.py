@@ -44,6 +44,13 @@ def test_loss_matches_the_formula(variant, n, d, n_memory, prior, temperature):
     assert got.item() == pytest.approx(want, rel=2e-5)
 
 
+@pytest.mark.parametrize("variant,golden", [("paper", 2.19918404), ("official", 3.19092375)])
+def test_loss_keeps_its_golden_value(variant, golden):
+    inputs = [torch.from_numpy(a) for a in _views(4, 6, 3, seed=3)]
+    got = VARIANTS[variant][0](*inputs, temperature=0.3, positive_prior=0.1)
+    assert got.item() == pytest.approx(golden, abs=1e-8)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("n_memory", [0, 3])
 def test_loss_has_the_right_gradient(variant, n_memory):
