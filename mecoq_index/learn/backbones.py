@@ -114,7 +114,9 @@ def _torchvision(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, An
         if weights:
             _load_state(module, load_torch(check_readable(Path(weights))), rest)
         else:
-            module.load_state_dict(_download(lambda: default.get_state_dict(), rest))
+            module.load_state_dict(
+                _download(lambda: default.get_state_dict(), f"torchvision:{model}")
+            )
     _cut_classification_layer(module, rest)
     return module, transform
 
@@ -125,7 +127,9 @@ def _timm(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
     if model not in timm.list_models():
         raise InvalidInputError(f"unknown timm model {model!r}; timm.list_models() names them all.")
     pretrained = load_weights and weights != "none"
-    module = _download(lambda: timm.create_model(model, pretrained=pretrained, num_classes=0), rest)
+    module = _download(
+        lambda: timm.create_model(model, pretrained=pretrained, num_classes=0), f"timm:{model}"
+    )
     config = timm.data.resolve_model_data_config(module)
     size = int(config["input_size"][-1])
     transform = {

@@ -107,7 +107,10 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", fail)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
-    with pytest.raises(ArtifactError, match=r"'resnet18' could not be downloaded .*resnet18:none"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"'torchvision:resnet18' could not be downloaded .*'torchvision:resnet18:none'",
+    ):
         load_backbone("torchvision:resnet18")
 
 
