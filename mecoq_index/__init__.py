@@ -7,11 +7,12 @@ neither torch nor faiss nor pymilvus.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .aqs import block_normalize, decode, encode, lookup_tables
+    from . import aqs
+    from .aqs import block_normalize, decode, encode, lookup_tables, sqs
     from .bundle import Bundle
     from .codebooks import Backbone, Codebooks, Layer
     from .engines.base import Engine, Hits, available_engines, get_engine
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from .learn.presets import preset
     from .learn.trainer import train
 
-__version__ = version("mecoq-index")
+try:
+    __version__ = version("mecoq-index")
+except PackageNotFoundError:  # a checkout on the path that was never installed
+    __version__ = "0+unknown"
 
-# The scores themselves are mecoq_index.aqs.aqs and mecoq_index.aqs.sqs: the module has the name.
+# The module has the name aqs; the score itself is mecoq_index.aqs.aqs.
 _HOMES = {
     "ArtifactError": "errors",
     "Backbone": "codebooks",
@@ -46,6 +50,7 @@ _HOMES = {
     "MissingDependencyError": "errors",
     "TrainConfig": "learn.config",
     "TrainingError": "errors",
+    "aqs": "aqs",
     "available_engines": "engines.base",
     "block_normalize": "aqs",
     "decode": "aqs",
@@ -56,6 +61,7 @@ _HOMES = {
     "open_bundle": "engines.stored",
     "preset": "learn.presets",
     "save_bundle": "engines.stored",
+    "sqs": "aqs",
     "train": "learn.trainer",
 }
 
@@ -73,6 +79,7 @@ __all__ = [
     "MissingDependencyError",
     "TrainConfig",
     "TrainingError",
+    "aqs",
     "available_engines",
     "block_normalize",
     "decode",
@@ -83,6 +90,7 @@ __all__ = [
     "open_bundle",
     "preset",
     "save_bundle",
+    "sqs",
     "train",
 ]
 
@@ -90,7 +98,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    home = import_module(f".{_HOMES[name]}", __name__)
+    return home if name == _HOMES[name] else getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -8,12 +8,12 @@ from types import ModuleType
 from .errors import MissingDependencyError
 
 
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
     """Import ``module`` and return it.
 
     Args:
         module: Dotted module name.
-        extra: The extra of this distribution that installs it.
+        extra: The extra of this distribution that installs it; None if there is none.
         purpose: What needs the module; the first words of the error.
 
     Raises:
@@ -25,7 +25,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name != module.partition(".")[0]:
             raise
+        package = exc.name if extra is None else f"'mecoq-index[{extra}]'"
         raise MissingDependencyError(
             f"{purpose} needs {exc.name!r}, which is not installed. "
-            f"Install it with: pip install 'mecoq-index[{extra}]'"
+            f"Install it with: pip install {package}"
         ) from exc

@@ -1,7 +1,8 @@
 """An index on disk: a folder that carries all that a search needs.
 
     photos.mecoq/
-        manifest.json   format, version, engine, sizes, fingerprint, SHA-256 of every other file
+        manifest.json   format, version, engine, sizes, fingerprint, SHA-256 of every other file,
+                        versions of the packages that wrote it
         codebooks.pt    the codebooks, with what it takes to embed a new image
         index.faiss     the engine's own file (codes.npz for the numpy and torch engines)
         names.json      what each item is called, in the order of the ids 0..n-1; may be absent
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ FORMAT = "mecoq-index bundle"
 FORMAT_VERSION = 1
 METRIC = "AQS: inner product of the block-normalised query with the decoded codes"
 
+_PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu")
 _MANIFEST, _CODEBOOKS, _NAMES = "manifest.json", "codebooks.pt", "names.json"
 
 
@@ -118,11 +121,14 @@ def write_bundle(
         overwrite: Whether an existing folder may be replaced.
 
     Raises:
-        InvalidInputError: If the folder exists, and must not be replaced or is no bundle.
+        InvalidInputError: If the folder exists and must not be replaced, is no bundle, or holds
+            files that are not the bundle's; or if a name is no string.
     """
     path = Path(path)
-    if overwrite and path.exists() and not (path / _MANIFEST).is_file():
-        raise InvalidInputError(f"{path} exists and is no bundle, so it is not overwritten.")
+    if overwrite and path.exists():
+        check_replaceable(path)
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise InvalidInputError(f"names must be strings, got {type(others[0]).__name__}.")
     with atomic_directory(path, overwrite=overwrite) as folder:
         save_index(folder / index_file)
         codebooks.save(folder / _CODEBOOKS)
@@ -143,13 +149,44 @@ def write_bundle(
             "D": codebooks.D,
             "fingerprint": codebooks.fingerprint,
             "description": dict(description),
+            "versions": {name: found for name in _PACKAGES if (found := _version(name))},
             "files": files,
         }
         _write_json(folder / _MANIFEST, manifest)
 
 
+def check_replaceable(path: str | Path) -> None:
+    """Refuse to overwrite a folder in which anything is not a bundle's: replacing deletes it all.
+
+    Raises:
+        InvalidInputError: If ``path`` is no readable bundle, or holds other files beside it.
+    """
+    path = Path(path)
+    try:
+        manifest = _read_manifest(path)
+    except ArtifactError as exc:
+        raise InvalidInputError(
+            f"{path} exists and is no bundle, so it is not overwritten. "
+            "Choose another name, or remove it yourself."
+        ) from exc
+    if foreign := sorted({file.name for file in path.iterdir()} - {_MANIFEST, *manifest["files"]}):
+        raise InvalidInputError(
+            f"{path} holds files that are not the bundle's, so it is not overwritten: "
+            f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}. Move them away first."
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # File names that are no UTF-8 hold lone surrogates; a backslash escape is JSON's form of them.
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -171,13 +208,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             "Upgrade mecoq-index."
         )
     files = manifest.get("files")
-    wanted = {"engine", "index_file", "fingerprint"}
+    wanted = ("engine", "index_file", "fingerprint")
     if (
         not isinstance(files, dict)
-        or not wanted <= manifest.keys()
+        or not all(isinstance(manifest.get(key), str) for key in wanted)
         or not {manifest["index_file"], _CODEBOOKS} <= files.keys()
         or any("/" in name or "\\" in name for name in files)
-        or any(not {"bytes", "sha256"} <= set(recorded) for recorded in files.values())
+        or not all(isinstance(recorded, dict) for recorded in files.values())
+        or not all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())
     ):
         raise ArtifactError(f"{file} is damaged: a part of it is missing.")
     return manifest

@@ -37,6 +37,7 @@ def test_a_bundle_holds_all_that_a_search_needs(path):
     assert bundle.names == ["a.jpg", "ü.jpg"]
     assert bundle.codebooks.fingerprint == make_codebooks().fingerprint
     assert bundle.manifest["description"]["items"] == 2
+    assert bundle.manifest["versions"]["numpy"] == np.__version__
 
 
 def test_plain_faiss_reads_the_index_file(tmp_path):
@@ -72,6 +73,13 @@ def test_a_damaged_file_is_refused_by_name(path, name, damage):
         ({"version": 99}, "has format version 99, but this release reads up to 1"),
         ({"format": "other"}, "is no bundle of mecoq-index"),
         ({"files": {}}, "is damaged: a part of it is missing"),
+        ({"files": []}, "is damaged: a part of it is missing"),
+        (
+            {"files": {"codes.npz": 1, "codebooks.pt": 1}},
+            "is damaged: a part of it is missing",
+        ),
+        ({"index_file": ["codes.npz"]}, "is damaged: a part of it is missing"),
+        ({"engine": 1}, "is damaged: a part of it is missing"),
         ({"index_file": "../secret"}, "is damaged: a part of it is missing"),
         ({"fingerprint": "0"}, "built with other codebooks than the ones inside it"),
     ],
@@ -138,3 +146,43 @@ def test_a_failing_save_leaves_nothing_behind(engine, path, monkeypatch):
 def test_names_must_be_one_an_item(engine, tmp_path):
     with pytest.raises(InvalidInputError, match="names must be one an item, 2 in all, got 1"):
         save_bundle(engine, tmp_path / "y.mecoq", names=["a"])
+
+
+def test_a_folder_with_a_manifest_of_something_else_is_never_overwritten(engine, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "a web app"}')
+    (tmp_path / "app" / "index.html").write_text("precious")
+    with pytest.raises(InvalidInputError, match="exists and is no bundle, so it is not overwr"):
+        save_bundle(engine, tmp_path / "app", overwrite=True)
+    assert (tmp_path / "app" / "index.html").read_text() == "precious"
+
+
+def test_a_bundle_with_files_of_somebody_else_is_never_overwritten(engine, path):
+    (path / "notes.txt").write_text("precious")
+    with pytest.raises(InvalidInputError, match=r"files that are not the bundle's, .*: notes\.txt"):
+        save_bundle(engine, path, overwrite=True)
+    assert (path / "notes.txt").read_text() == "precious"
+    open_bundle(path)
+
+
+def test_names_are_refused_where_ids_are_not_their_places(tmp_path):
+    codes = np.array([[0, 1], [2, 3], [1, 1]], np.uint8)
+    removed = NumpyEngine.build(make_codebooks(), codes)
+    removed.remove(np.array([0]))
+    own = NumpyEngine.build(make_codebooks(), codes[:2], np.array([7, 9]))
+    for engine in (removed, own):
+        with pytest.raises(InvalidInputError, match=r"names are kept by id, so ids must be 0\.\.1"):
+            save_bundle(engine, tmp_path / "y.mecoq", names=["a", "b"])
+        save_bundle(engine, tmp_path / "y.mecoq", overwrite=(tmp_path / "y.mecoq").exists())
+
+
+def test_names_of_files_that_are_no_utf_8_come_back(engine, tmp_path):
+    names = ["a\udcff.jpg", 'quo"te\\\n.jpg']
+    save_bundle(engine, tmp_path / "y.mecoq", names=names)
+    assert open_bundle(tmp_path / "y.mecoq")[1].names == names
+
+
+def test_names_must_be_strings(engine, tmp_path):
+    with pytest.raises(InvalidInputError, match="names must be strings, got int"):
+        save_bundle(engine, tmp_path / "y.mecoq", names=["a", 3])
+    assert not list(tmp_path.iterdir())

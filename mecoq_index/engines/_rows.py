@@ -21,20 +21,20 @@ class Rows:
         self.codebooks = codebooks
         self.codes: Codes = np.empty((0, codebooks.M), np.uint8)
         self.ids: Ids = np.empty(0, np.int64)
+        self._next_id = 0
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def add(self, codes: Codes, ids: Ids | None) -> None:
-        """Append codes under ``ids``, or under the numbers after the largest id.
+        """Append codes under ``ids``, or under the numbers after the largest id ever held.
 
         Raises:
             InvalidInputError: If codes or ids are malformed, or an id is held already.
         """
         codes = check_codes(codes, self.codebooks.M, self.codebooks.K)
         if ids is None:
-            first = int(self.ids.max()) + 1 if len(self.ids) else 0
-            ids = np.arange(first, first + len(codes), dtype=np.int64)
+            ids = np.arange(self._next_id, self._next_id + len(codes), dtype=np.int64)
         ids = check_ids(ids, len(codes))
         if len(taken := np.intersect1d(ids, self.ids)):
             raise InvalidInputError(
@@ -43,6 +43,7 @@ class Rows:
             )
         self.codes = np.concatenate([self.codes, codes])
         self.ids = np.concatenate([self.ids, ids])
+        self._next_id = max(self._next_id, int(ids.max(initial=-1)) + 1)
 
     def remove(self, ids: Ids) -> int:
         """Remove the rows with these ids; return how many there were."""

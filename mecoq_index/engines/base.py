@@ -78,6 +78,10 @@ class Engine(Protocol):
         """The k best items for each raw query (nq, D); missing results are -1 and -inf."""
         ...
 
+    def ids(self) -> Ids:
+        """The ids (n,) of all items held, in no particular order."""
+        ...
+
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were."""
         ...

@@ -57,6 +57,11 @@ class NumpyEngine:
             hits.ids[start : start + step, :found] = ids[best]
         return hits
 
+    def ids(self) -> Ids:
+        """The ids of all items held, in the order in which they were added."""
+        held: Ids = self._rows.ids.copy()
+        return held
+
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were."""
         return self._rows.remove(ids)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..bundle import Bundle, write_bundle
 from ..errors import InvalidInputError
 from .base import Engine, get_engine
@@ -22,11 +24,18 @@ def save_bundle(
         overwrite: Whether an existing bundle may be replaced.
 
     Raises:
-        InvalidInputError: If the folder exists, or there are names but not one an item.
+        InvalidInputError: If the folder exists and must not be replaced, or there are names but
+            not one for each id 0..n-1.
     """
     if len(names) not in (0, len(engine)):
         raise InvalidInputError(
             f"names must be one an item, {len(engine)} in all, got {len(names)}."
+        )
+    if len(names) and not np.array_equal(np.sort(engine.ids()), np.arange(len(names))):
+        raise InvalidInputError(
+            f"names are kept by id, so ids must be 0..{len(names) - 1}, but the engine holds "
+            "others (items were removed, or ids given). Build it anew from the items left, or "
+            "leave names out and keep them by id yourself."
         )
     write_bundle(
         path,

@@ -100,6 +100,11 @@ class TorchEngine:
             rows = torch.cat([rows, columns + start], dim=1).gather(1, kept)
         return best, rows
 
+    def ids(self) -> Ids:
+        """The ids of all items held, in the order in which they were added."""
+        held: Ids = self._rows.ids.copy()
+        return held
+
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were."""
         removed = self._rows.remove(ids)

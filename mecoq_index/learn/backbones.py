@@ -122,7 +122,7 @@ def _torchvision(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, An
 
 
 def _timm(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
-    timm = require("timm", extra="images", purpose="a timm backbone (pip install timm)")
+    timm = require("timm", extra=None, purpose="a timm backbone")
     model, _, weights = rest.partition(":")
     if model not in timm.list_models():
         raise InvalidInputError(f"unknown timm model {model!r}; timm.list_models() names them all.")
@@ -171,8 +171,9 @@ def _download(get: Callable[[], Any], name: str) -> Any:
         return get()
     except (URLError, OSError) as exc:
         raise ArtifactError(
-            f"the weights of {name!r} could not be downloaded ({exc}). Fetch them elsewhere and "
-            f"give the file, torchvision:<model>:<file>, or use '{name}:none' for random weights."
+            f"the weights of {name!r} could not be downloaded ({exc}). Use a model of "
+            f"torchvision with a file of weights, torchvision:<model>:<file>, or '{name}:none' for "
+            "random ones."
         ) from exc
 
 

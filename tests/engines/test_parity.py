@@ -89,6 +89,7 @@ def test_engine_agrees_with_numpy(name, options, M, K, Ds):
     q[1] *= 1e6
     q[2] *= 1e-6
     q[3, : books.Ds] = 0
+    q[4] = 0
     engine = build(name, options, books, codes)
     assert len(engine) == 500
     assert_best(engine.search(q, 10), q, codes, range(500), books, rounding(options, q, books))

@@ -19,6 +19,7 @@ from .inject import import_faiss, pq_leaf
 
 _POINTS_PER_LIST = 256
 _ITERATIONS = 10
+_SEEDS = 2**31 - 1  # FAISS takes a 32-bit integer
 
 
 def train_coarse_quantizer(
@@ -27,16 +28,29 @@ def train_coarse_quantizer(
     """Train the lists of an IVF index on (a sample of) the codes it will hold.
 
     Args:
-        index: An IVF index from `index_factory`, maybe inside IDMap; its quantizer must be flat.
+        index: An empty IVF index from `index_factory`, maybe inside IDMap; its quantizer must be
+            flat.
         codes: uint8, shape (n, M), n at least the number of lists.
         codebooks: The codebooks in the index.
         seed: Seed of the sample and of k-means.
 
     Raises:
-        InvalidInputError: If there are fewer codes than lists.
+        InvalidInputError: If the index has no lists or holds items already, there are fewer codes
+            than lists, or the seed is no integer from 0 to 2**31 - 2.
     """
     faiss = import_faiss()
     ivf = pq_leaf(index)
+    if not hasattr(ivf, "nlist"):
+        raise InvalidInputError(
+            "the index must be IVF to have lists to train, got a flat one, which is ready for add."
+        )
+    if index.ntotal:
+        raise InvalidInputError(
+            f"the index must be empty when its lists are trained, but it holds {index.ntotal} "
+            "items, which would stay in the old lists. Make a new one."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _SEEDS:
+        raise InvalidInputError(f"seed must be an integer from 0 to {_SEEDS - 1}, got {seed!r}.")
     if len(codes) < ivf.nlist:
         raise InvalidInputError(
             f"IVF{ivf.nlist} needs at least {ivf.nlist} items to make its lists from, got "
@@ -50,7 +64,7 @@ def train_coarse_quantizer(
         ivf.nlist,
         niter=_ITERATIONS,
         spherical=True,
-        seed=seed + 1,
+        seed=int(seed) + 1,
         min_points_per_centroid=1,
         max_points_per_centroid=_POINTS_PER_LIST,
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, check_vectors
 from ..._files import atomic_file, check_readable
-from ...aqs import block_normalize, decode
+from ...aqs import block_normalize, decode, lookup_tables
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from ..base import Hits
@@ -18,14 +18,16 @@ from .factory import FactorySpec, index_factory, parse
 from .inject import bits_per_code, import_faiss, pq_leaf, protect, stored_codewords
 
 _ADD_CHUNK = 65536
+# Tables that span less rank nothing: their differences are rounding.
+_TABLE_ROUNDING = 1e-6
 
 
 class FaissEngine:
     """Codes in a FAISS index.
 
     A flat index of 8-bit or 4-bit codes is exact. FastScan (``fs``) rounds its lookup tables to 8
-    bits, so its scores are off by up to M times the table's step; IVF looks into ``nprobe`` of its
-    lists only.
+    bits, so its scores are off by up to M / 2 steps of span / 255, span being the widest table's.
+    IVF looks into ``nprobe`` of its lists only.
     """
 
     name: ClassVar[str] = "faiss"
@@ -161,9 +163,10 @@ class FaissEngine:
         return np.ascontiguousarray(np.concatenate([prefix, packed], axis=1))
 
     def _check_nprobe(self, nprobe: int) -> int:
-        if not 1 <= nprobe <= self._spec.nlist:
+        whole = isinstance(nprobe, (int, np.integer)) and not isinstance(nprobe, bool)
+        if not whole or not 1 <= nprobe <= self._spec.nlist:
             raise InvalidInputError(
-                f"nprobe must be between 1 and nlist={self._spec.nlist}, got {nprobe}."
+                f"nprobe must be an integer between 1 and nlist={self._spec.nlist}, got {nprobe!r}."
             )
         return int(nprobe)
 
@@ -193,7 +196,26 @@ class FaissEngine:
         queries = block_normalize(z, self._codebooks.M)
         scores, ids = self.index.search(queries, k, params=parameters)
         scores[ids < 0] = -np.inf  # FAISS pads with the lowest float
-        return Hits(scores, ids)
+        hits = Hits(scores, ids)
+        if self._spec.fast_scan:
+            self._fill_ties(hits, queries)
+        return hits
+
+    def _fill_ties(self, hits: Hits, queries: Vectors) -> None:
+        """Answer queries that score all items alike, a zero query above all.
+
+        FastScan scales its tables by 255 / span (faiss/utils/quantize_lut.cpp). Without a span
+        that is no number, and FAISS 1.15 then finds nothing. All items tie: the lowest ids win.
+        """
+        lost = np.flatnonzero(~np.isfinite(hits.scores[:, 0]))
+        if not len(lost):
+            return
+        tables = lookup_tables(queries[lost], self._codebooks)
+        alike = np.ptp(tables, axis=2).max(axis=1) <= _TABLE_ROUNDING
+        lost, tables = lost[alike], tables[alike]
+        ids = np.sort(self.ids())[: hits.ids.shape[1]]
+        hits.scores[lost, : len(ids)] = tables[:, :, 0].sum(axis=1)[:, None]
+        hits.ids[lost, : len(ids)] = ids
 
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were.
@@ -240,6 +262,13 @@ class FaissEngine:
             )
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise ArtifactError(f"{path} does not rank by inner product, so not by AQS.")
+        if getattr(pq_leaf(index), "by_residual", False):
+            raise ArtifactError(
+                f"{path} holds codes of residuals, so its scores are not AQS. "
+                "Build it again with mecoq_index.index_factory."
+            )
+        if not index.is_trained:
+            raise ArtifactError(f"{path} has no lists yet. Train the index before it is saved.")
         protect(index)
         return cls(index, _spec_of(index, codebooks), codebooks)
 

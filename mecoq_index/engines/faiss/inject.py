@@ -3,8 +3,9 @@
 What FAISS does that a reader would not guess:
 
 - ``train()`` overwrites the codebooks of an IndexPQ whether or not it is trained. A hot start with
-  no iterations makes it leave them alone (`protect`); that setting survives ``clone_index``, but
-  not ``write_index``, so it is set again after reading.
+  no iterations makes it leave them alone (`protect`). That setting, and the one for spherical
+  k-means of the lists, survive ``clone_index``, but not ``write_index``, so they are set again
+  after reading; the codebooks and ``by_residual`` survive both.
 - ``copy_array_to_vector`` resizes its target, so a wrong size is no error but a short table that
   FAISS then reads beyond. Sizes are compared first.
 - ``downcast_index`` does not keep the owning index alive. Nothing here outlives its argument.
@@ -126,7 +127,6 @@ def inject(index: Any, codebooks: Codebooks) -> None:
         pq.sync_transposed_centroids()
     if isinstance(leaf, (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)):
         leaf.by_residual = False
-        leaf.cp.spherical = True
     else:
         leaf.is_trained = True
         index.is_trained = True
@@ -136,8 +136,9 @@ def inject(index: Any, codebooks: Codebooks) -> None:
 def protect(index: Any) -> None:
     """Make ``train()`` leave the codebooks as they are.
 
-    The k-means of the product quantizer starts from the codebooks and runs for no iteration. Call
-    it again on an index that was read from a file and is to be trained.
+    The k-means of the product quantizer starts from the codebooks and runs for no iteration; that
+    of IVF's lists is spherical. Call it again on an index that was read from a file and is to be
+    trained.
     """
     faiss = import_faiss()
     leaf = pq_leaf(index)
@@ -145,3 +146,5 @@ def protect(index: Any) -> None:
     leaf.pq.cp.niter = 0
     if hasattr(leaf, "do_polysemous_training"):
         leaf.do_polysemous_training = False
+    if hasattr(leaf, "nlist"):
+        leaf.cp.spherical = True
