@@ -9,7 +9,7 @@ from mecoq_index.errors import MecoqError, MissingDependencyError
 def test_a_missing_package_names_its_extra():
     with pytest.raises(MissingDependencyError, match=r"the moon needs 'no_such_pkg', .*\[cheese\]"):
         require("no_such_pkg.sub", extra="cheese", purpose="the moon")
-    with pytest.raises(MissingDependencyError, match="Install it with: pip install no_such_pkg$"):
+    with pytest.raises(MissingDependencyError, match=r"Install it with: pip install no_such_pkg$"):
         require("no_such_pkg", extra=None, purpose="the moon")
     assert issubclass(MissingDependencyError, (MecoqError, ImportError))
 

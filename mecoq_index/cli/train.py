@@ -138,6 +138,10 @@ def _settings(
 
     if sum(given is not None for given in (preset, config, bits or codewords)) > 1:
         raise click.UsageError("--preset, --config and --bits/--codewords exclude each other.")
+    if loss == "official" and preset is None and config is None:
+        raise click.UsageError(
+            "--loss official reproduces released runs, with their settings: give --preset too."
+        )
     if preset is not None:
         settings = named(preset, loss="official" if loss == "official" else "paper")
     elif config is not None:
@@ -146,8 +150,6 @@ def _settings(
         recommended = for_images if is_images else for_features
         settings = recommended(bits or 64, codewords or 256)
     values: dict[str, Any] = {k: v for k, v in overrides.items() if v is not None}
-    if loss is not None and preset is None:
-        values["loss"] = loss
     if epochs := values.get("epochs"):
         values["warmup_epochs"] = min(settings.warmup_epochs, epochs)
     for change in changes:

@@ -445,6 +445,10 @@ def test_usage_errors_have_exit_code_two(work, tmp_path):
         "train", work / "views.npz", "--out", tmp_path / "o.pt", "--set", "lr",
         saying="--set takes NAME=VALUE, got 'lr'", code=2,
     )  # fmt: skip
+    refused(
+        "train", work / "views.npz", "--out", tmp_path / "o.pt", "--loss", "official",
+        saying="give --preset too", code=2,
+    )  # fmt: skip
 
 
 def test_codebooks_are_shown_to_people(work):

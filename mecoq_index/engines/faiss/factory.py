@@ -113,13 +113,13 @@ def index_factory(d: int, string: str, codebooks: Codebooks | str | Path) -> Any
     """A plain ``faiss.Index`` that holds learned codebooks and ranks by inner product.
 
     Takes the place of ``faiss.index_factory(d, string, faiss.METRIC_INNER_PRODUCT)``. A flat index
-    is ready for ``add``; ``train`` on it changes nothing. An IVF index wants ``train`` with
-    embeddings, which fits its coarse quantizer (spherical k-means) and leaves the codebooks alone;
-    lists trained on decoded vectors are better (`mecoq_index.engines.faiss.coarse`).
+    is ready for ``add``; ``train`` on it changes nothing. An IVF index wants ``train``, which fits
+    its coarse quantizer by spherical k-means and leaves the codebooks alone.
 
-    FAISS itself does not divide queries by the length of their subvectors: pass
-    ``mecoq_index.block_normalize(z, M)`` for AQS, or raw embeddings for the "raw" AQS of the
-    official code.
+    FAISS itself does not divide vectors by the length of their subvectors: pass
+    ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. Raw embeddings in a
+    flat index give the same codes and the "raw" AQS of the official code; in an IVF index they
+    give lists that are nearly useless. `mecoq_index.engines.faiss.coarse` makes lists from codes.
 
     Args:
         d: Width of the embeddings, D of the codebooks.
