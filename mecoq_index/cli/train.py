@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--loss",
     type=click.Choice(["paper", "official"]),
-    help="The paper's equations, or what the released code computes. [default: paper]",
+    help="With --preset: the paper's equations, or the released code's. [default: paper]",
 )
 @click.option("--config", type=EXISTING, help="Settings as a JSON object.")
 @click.option(
@@ -138,10 +138,8 @@ def _settings(
 
     if sum(given is not None for given in (preset, config, bits or codewords)) > 1:
         raise click.UsageError("--preset, --config and --bits/--codewords exclude each other.")
-    if loss == "official" and preset is None and config is None:
-        raise click.UsageError(
-            "--loss official reproduces released runs, with their settings: give --preset too."
-        )
+    if loss is not None and preset is None:
+        raise click.UsageError("--loss says how to read a released setting: give --preset too.")
     if preset is not None:
         settings = named(preset, loss="official" if loss == "official" else "paper")
     elif config is not None:
