@@ -1,11 +1,20 @@
-"""Import an optional dependency; when it is missing, name the extra that provides it."""
+"""Optional dependencies: what is installed, and the extra that provides what is not."""
 
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from .errors import MissingDependencyError
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed distribution, or None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:

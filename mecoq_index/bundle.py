@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ._files import atomic_directory, check_readable, sha256_file
+from ._optional import installed_version
 from .codebooks import Codebooks
 from .errors import ArtifactError, InvalidInputError
 
@@ -149,7 +149,7 @@ def write_bundle(
             "D": codebooks.D,
             "fingerprint": codebooks.fingerprint,
             "description": dict(description),
-            "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+            "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
             "files": files,
         }
         _write_json(folder / _MANIFEST, manifest)
@@ -174,13 +174,6 @@ def check_replaceable(path: str | Path) -> None:
             f"{path} holds files that are not the bundle's, so it is not overwritten: "
             f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}. Move them away first."
         )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _write_json(path: Path, value: Any) -> None:

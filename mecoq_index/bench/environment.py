@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from .._optional import installed_version
 
 _PACKAGES = ("mecoq-index", "numpy", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pymilvus")
 
@@ -22,7 +23,7 @@ def describe_environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: v for name in _PACKAGES if (v := _version(name))},
+        "versions": {name: v for name in _PACKAGES if (v := installed_version(name))},
         "commit": _commit(),
     }
 
@@ -48,13 +49,6 @@ def _memory_gib() -> float | None:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

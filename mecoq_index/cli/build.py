@@ -72,11 +72,14 @@ def build(
             --out photos.mecoq
     """
     from ..aqs import encode
+    from ..bundle import check_replaceable
     from ..codebooks import Codebooks
     from ..engines.base import get_engine
     from ..engines.stored import save_bundle
 
     check_output(out, overwrite)
+    if out.exists():
+        check_replaceable(out)
     options: dict[str, Any] = {}
     if engine == "faiss":
         options = {"factory": factory or "MeCoQ", "nprobe": nprobe, "seed": seed}

@@ -284,6 +284,9 @@ def test_outputs_are_not_overwritten_unless_told(work):
     refused(*build, saying="x.mecoq exists already")
     assert (work / "c.pt").read_bytes() == before
     run(*build, "--overwrite")
+    (work / "x.mecoq" / "mine.txt").write_text("precious")
+    refused(*build, "--overwrite", saying="holds files that are not the bundle's")
+    (work / "x.mecoq" / "mine.txt").unlink()
 
 
 def test_an_interrupted_training_says_how_to_go_on(work, tmp_path, monkeypatch):

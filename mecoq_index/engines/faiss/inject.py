@@ -14,13 +14,12 @@ What FAISS does that a reader would not guess:
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._optional import require
+from ..._optional import installed_version, require
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError, MissingDependencyError
 
@@ -35,21 +34,13 @@ def import_faiss() -> Any:
     Raises:
         MissingDependencyError: If FAISS is not installed, or two builds of it overwrite each other.
     """
-    if all(_installed(name) for name in ("faiss-cpu", "faiss-gpu")):
+    if all(installed_version(name) for name in ("faiss-cpu", "faiss-gpu")):
         raise MissingDependencyError(
             "faiss-cpu and faiss-gpu are both installed and have overwritten each other's files. "
             "Keep one: pip uninstall -y faiss-cpu && "
             "pip install --force-reinstall --no-deps faiss-gpu"
         )
     return require("faiss", extra="cpu", purpose="the 'faiss' engine")
-
-
-def _installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def bits_per_code(codebooks: Codebooks) -> int:
