@@ -74,7 +74,14 @@ def embed(
     wanted = ".npy" if codebooks is not None else ".npz"
     if out.suffix != wanted:
         raise click.UsageError(f"--out must end in {wanted} here, got {out.name!r}.")
+    if codebooks is not None and (views or protocol or image_size or no_flip):
+        raise click.UsageError(
+            "--views, --protocol, --image-size and --no-flip go with --backbone: codebooks bring "
+            "their own image settings."
+        )
     check_output(out, overwrite)
+    if codebooks is not None:
+        check_output(_names_file(out), overwrite)
     with chunk_store(out, resume) as store:
         if codebooks is not None:
             _embed_by_codebooks(images, codebooks, out, device, workers, strict, store)
@@ -94,6 +101,10 @@ def embed(
         )
         _save_npz(out, arrays)
     say(f"wrote {out}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+
+
+def _names_file(out: Path) -> Path:
+    return out.with_suffix(".names.txt")
 
 
 def _embed_by_codebooks(
@@ -118,7 +129,7 @@ def _embed_by_codebooks(
         strict=strict,
         store=store,
     )
-    with atomic_file(out.with_suffix(".names.txt")) as partial:
+    with atomic_file(_names_file(out)) as partial:
         partial.write_text("".join(f"{name}\n" for name in inputs.names), encoding="utf-8")
     with atomic_file(out) as partial, partial.open("wb") as stream:
         np.save(stream, inputs.z)

@@ -55,9 +55,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 @click.option(
     "--backbone",
-    default="torchvision:vgg16",
-    show_default=True,
-    help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE.",
+    help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE. "
+    "[default: torchvision:vgg16]",
 )
 @click.option("--image-size", type=click.IntRange(min=8), help="Side of the images in pixels.")
 @click.option("--protocol", help="For images: train on this protocol's training images.")
@@ -78,7 +77,7 @@ def train(
     changes: tuple[str, ...],
     epochs: int | None,
     seed: int | None,
-    backbone: str,
+    backbone: str | None,
     image_size: int | None,
     protocol: str | None,
     no_flip: bool,
@@ -99,7 +98,13 @@ def train(
         mecoq-index train features.npz --bits 32 --codewords 16 --out c.pt
     """
     check_output(out, overwrite)
+    _check_checkpoint(out, resume or overwrite)
     is_images = source.is_dir() or source.suffix.lower() not in (".npz", ".npy")
+    if not is_images and (backbone or image_size or protocol or no_flip):
+        raise click.UsageError(
+            "--backbone, --image-size, --protocol and --no-flip are for images, but "
+            f"{source.name} holds features."
+        )
     settings = _settings(
         is_images, bits, codewords, preset, loss, config, changes, epochs=epochs, seed=seed
     )
@@ -108,7 +113,7 @@ def train(
             source,
             settings,
             out,
-            backbone=backbone,
+            backbone=backbone or "torchvision:vgg16",
             image_size=image_size,
             protocol=protocol,
             flip=not no_flip,
@@ -120,6 +125,18 @@ def train(
     else:
         books = _train_on_features(source, settings, out, resume=resume, device=device)
     say(f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code")
+
+
+def _check_checkpoint(out: Path, known: bool) -> None:
+    """Refuse to start over what an interrupted run has left, unless it is resumed or given up."""
+    from ..learn.checkpoint import RunPaths
+
+    checkpoint = RunPaths(out).checkpoint
+    if checkpoint.exists() and not known:
+        raise InvalidInputError(
+            f"{checkpoint} is left from an interrupted run. Add --resume to go on from it, or "
+            "--overwrite to start again."
+        )
 
 
 def _settings(

@@ -303,6 +303,7 @@ def test_an_interrupted_training_says_how_to_go_on(work, tmp_path, monkeypatch):
     command = ("train", work / "views.npz", "--out", tmp_path / "c.pt", *FAST)
     refused(*command, saying="c.checkpoint.pt holds the last whole epoch. Add --resume to go on")
     monkeypatch.undo()
+    refused(*command, saying="is left from an interrupted run. Add --resume to go on from it")
     run(*command, "--resume")
     whole, resumed = Codebooks.load(work / "c.pt"), Codebooks.load(tmp_path / "c.pt")
     assert resumed.fingerprint == whole.fingerprint
@@ -447,6 +448,14 @@ def test_usage_errors_have_exit_code_two(work, tmp_path):
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt", "--set", "lr",
         saying="--set takes NAME=VALUE, got 'lr'", code=2,
+    )  # fmt: skip
+    refused(
+        "train", work / "views.npz", "--out", tmp_path / "o.pt", "--backbone", "vgg16",
+        saying="are for images, but views.npz holds features", code=2,
+    )  # fmt: skip
+    refused(
+        "embed", tmp_path, "--codebooks", work / "c.pt", "--views", 2, "--out", tmp_path / "z.npy",
+        saying="codebooks bring their own image settings", code=2,
     )  # fmt: skip
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt", "--loss", "official",
