@@ -211,19 +211,19 @@ def _train_on_images(
     strict: bool,
 ) -> Codebooks:
     from ..learn.backbones import load_backbone
-    from ..learn.images import ImageFiles, check_images, find_images
-    from ..learn.protocols import Subset, load_protocol
+    from ..learn.images import ImageFiles, Subset, check_images, find_images
+    from ..learn.protocols import load_protocol
     from ..learn.views import Augmentation, ImageViews
 
-    images: Images
+    found: Images
     if protocol is not None:
         split = load_protocol(protocol, source, seed=settings.seed)
-        images = Subset(split.images, split.train)
+        found = Subset(split.images, split.train)
     else:
-        with progress("checking images") as update:
-            good, skipped = check_images(find_images(source), strict=strict, on_progress=update)
-        report_skipped(skipped)
-        images = ImageFiles(good, source if source.is_dir() else None)
+        found = ImageFiles(find_images(source), source if source.is_dir() else None)
+    with progress("checking images") as update:
+        images, skipped = check_images(found, strict=strict, on_progress=update)
+    report_skipped(skipped)
     model = load_backbone(backbone, image_size=image_size)
     data = ImageViews(
         images, model.transform, augmentation=Augmentation(flip=flip), workers=workers

@@ -92,6 +92,24 @@ class ImageArray:
         return ImageArray(self._pixels[rows])
 
 
+class Subset:
+    """Some images of a sequence, by number."""
+
+    def __init__(self, images: Images, rows: npt.NDArray[np.int64]) -> None:
+        self._images, self._rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self, i: int) -> Any:
+        """Image i of the subset as a PIL image in RGB."""
+        return self._images.load(int(self._rows[i]))
+
+    def name(self, i: int) -> str:
+        """What image i of the subset is called."""
+        return self._images.name(int(self._rows[i]))
+
+
 def _pil() -> Any:
     return require("PIL.Image", extra="images", purpose="reading images")
 
@@ -142,38 +160,42 @@ def open_image(path: Path) -> Any:
 
 
 def check_images(
-    paths: Sequence[Path],
+    images: Images,
     *,
     strict: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Path], list[tuple[Path, str]]]:
+) -> tuple[Subset, list[tuple[int, str]]]:
     """Open every image once; return the readable ones, and the others with the reason.
 
     Args:
-        paths: The files.
+        images: The images.
         strict: Refuse instead of skipping.
         on_progress: Called with images done and images in all.
+
+    Returns:
+        The readable images, and number and reason of the others.
 
     Raises:
         InvalidInputError: If none is readable, or with ``strict`` one is not.
     """
-    good, skipped = [], []
-    for done, path in enumerate(paths, start=1):
+    good: list[int] = []
+    skipped: list[tuple[int, str]] = []
+    for i in range(len(images)):
         try:
-            open_image(path)
+            images.load(i)
         except InvalidInputError as exc:
             if strict:
                 raise
-            skipped.append((path, str(exc)))
+            skipped.append((i, str(exc)))
         else:
-            good.append(path)
+            good.append(i)
         if on_progress is not None:
-            on_progress(done, len(paths))
+            on_progress(i + 1, len(images))
     if not good:
         raise InvalidInputError(
-            f"none of the {len(paths)} images is readable; the first: {skipped[0][1]}"
+            f"none of the {len(images)} images is readable; the first: {skipped[0][1]}"
         )
-    return good, skipped
+    return Subset(images, np.array(good, np.int64)), skipped
 
 
 def class_labels(root: Path, paths: Sequence[Path]) -> npt.NDArray[np.int64] | None:

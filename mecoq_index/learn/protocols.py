@@ -44,24 +44,6 @@ class RetrievalSplit:
     queries: npt.NDArray[np.int64]
 
 
-class Subset:
-    """Some images of a sequence, by number."""
-
-    def __init__(self, images: Images, rows: npt.NDArray[np.int64]) -> None:
-        self._images, self._rows = images, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def load(self, i: int) -> Any:
-        """Image i of the subset as a PIL image in RGB."""
-        return self._images.load(int(self._rows[i]))
-
-    def name(self, i: int) -> str:
-        """What image i of the subset is called."""
-        return self._images.name(int(self._rows[i]))
-
-
 def load_protocol(name: str, root: Path, *, seed: int = 0) -> RetrievalSplit:
     """The data set below ``root``, divided as the protocol called ``name`` says.
 

@@ -86,14 +86,15 @@ def test_checking_skips_or_refuses_bad_images(tmp_path):
     Image.fromarray(pixels()).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"x")
     seen = []
-    good, skipped = check_images(find_images(tmp_path), on_progress=lambda *a: seen.append(a))
-    assert [p.name for p in good] == ["good.png"]
-    assert [p.name for p, _ in skipped] == ["bad.png"]
+    images = ImageFiles(find_images(tmp_path), tmp_path)
+    good, skipped = check_images(images, on_progress=lambda *a: seen.append(a))
+    assert [good.name(i) for i in range(len(good))] == ["good.png"]
+    assert [images.name(i) for i, _ in skipped] == ["bad.png"]
     assert seen == [(1, 2), (2, 2)]
     with pytest.raises(InvalidInputError, match=r"bad\.png is no readable image"):
-        check_images(find_images(tmp_path), strict=True)
+        check_images(images, strict=True)
     with pytest.raises(InvalidInputError, match="none of the 1 images is readable; the first: "):
-        check_images([tmp_path / "bad.png"])
+        check_images(ImageFiles([tmp_path / "bad.png"]))
 
 
 def test_labels_come_from_class_folders_only(tmp_path):

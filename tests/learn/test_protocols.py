@@ -7,7 +7,8 @@ Image = pytest.importorskip("PIL.Image")
 
 from mecoq_index.errors import ArtifactError, InvalidInputError
 from mecoq_index.learn import protocols
-from mecoq_index.learn.protocols import PROTOCOLS, Subset, load_protocol
+from mecoq_index.learn.images import Subset
+from mecoq_index.learn.protocols import PROTOCOLS, load_protocol
 
 
 def batch(n, seed):
