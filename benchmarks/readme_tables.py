@@ -33,6 +33,33 @@ def machine(record: dict[str, Any]) -> str:
     return f"{environment['processor']}, {environment['cores']} cores, {listed}"
 
 
+def demo_table() -> str:
+    """What the demo prints, less the speeds of so small an index."""
+    record = read("demo_digits")
+    k, first = record["settings"]["map_at"], record["settings"]["precision_at"]
+    lines = [
+        "The demo: 1,437 digits to search in, 360 queries, features of the network that it trains "
+        "with the codebooks; no labels in training. `mecoq-index demo` prints, among more:",
+        "",
+        f"| method | bytes | mAP@{k} | P@{first} |",
+        "|---|---|---|---|",
+    ]
+    for row in record["records"]:
+        quality = 100 * row["mean_average_precision"], 100 * row["precision"]
+        lines.append(
+            f"| {row['method']} | {row['bytes_per_vector']:,.0f} | {quality[0]:.1f} "
+            f"| {quality[1]:.1f} |"
+        )
+    lines += [
+        "",
+        "and draws queries that one method or the other does not get wholly right (wrong results "
+        "framed in red):",
+        "",
+        "![Queries with their nearest items](benchmarks/results/demo_neighbours.png)",
+    ]
+    return "\n".join(lines)
+
+
 def quality_table() -> str:
     """MAP of every method at every number of bits."""
     record = read("quality_cifar10")
@@ -102,7 +129,8 @@ def speed_sentence() -> str:
 
 def render() -> str:
     """The text between the markers."""
-    return "\n\n".join([quality_table(), ablation_table(), speed_sentence()]) + "\n"
+    parts = [quality_table(), ablation_table(), speed_sentence(), demo_table()]
+    return "\n\n".join(parts) + "\n"
 
 
 def fill(page: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, TrainingError
 from ._shared import (
     EXISTING,
     PATH,
@@ -256,6 +256,6 @@ def _run(
             )
         except KeyboardInterrupt as exc:
             checkpoint = RunPaths(out).checkpoint
-            raise InvalidInputError(
+            raise TrainingError(
                 f"interrupted; {checkpoint} holds the last whole epoch. Add --resume to go on."
             ) from exc
