@@ -87,7 +87,8 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
 def for_features(bits: int, num_codewords: int = 256) -> TrainConfig:
     """Settings for cached features, chosen on held-out database rows of CIFAR-10 features.
 
-    benchmarks/ablation_cifar10.py measures each of them against its alternatives.
+    The log of that search is benchmarks/results/settings_search.jsonl; ablation_cifar10.py beside
+    it changes them in one point at a time, at 32 bits.
 
     Args:
         bits: Bits of a code, a multiple of log2 K.
