@@ -13,7 +13,7 @@ from .errors import InvalidInputError
 
 Vectors = npt.NDArray[np.float32]  # (n, D)
 Codes = npt.NDArray[np.uint8]  # (n, M)
-Scores = npt.NDArray[np.float32]  # (nq, k) or (nq, n)
+Scores = npt.NDArray[np.float32]  # (nq, k), (nq, n) or (n,)
 Ids = npt.NDArray[np.int64]  # (n,) or (nq, k)
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,15 @@ import numpy.typing as npt
 
 from .errors import ArtifactError, InvalidInputError
 
+# What zipfile and NumPy raise when bytes of an archive or of a .npy head were changed.
+UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TokenError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
+)
 
-def _sync(path: Path) -> None:
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,26 +67,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
     partial.chmod(0o666 & ~umask)
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; when the block succeeds, it becomes ``path``.
 
-    With ``overwrite``, an existing folder is moved aside first and removed last, so that one of
-    the two is whole on disk at every moment.
-
     Raises:
-        InvalidInputError: If ``path`` exists and ``overwrite`` is not set, or it has no parent.
+        InvalidInputError: If ``path`` exists, or its parent does not.
     """
     path = Path(path)
     _check_parent(path)
-    if path.exists() and not overwrite:
+    if path.exists():
         raise InvalidInputError(
             f"{path} exists already. Choose another name, or allow overwriting."
         )
@@ -86,18 +94,10 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield partial
         for file in sorted(partial.rglob("*")):
-            _sync(file)
-        _sync(partial)
-        if path.exists():
-            retired = Path(
-                tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-            )
-            os.replace(path, retired / path.name)
-            os.replace(partial, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(partial, path)
-        _sync(path.parent)
+            sync(file)
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -136,7 +136,7 @@ def load_npy(path: Path, *, mmap: bool = False) -> npt.NDArray[Any]:
     path = check_readable(path)
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as exc:
+    except UNREADABLE as exc:
         raise ArtifactError(f"{path} is no readable .npy file: {exc}") from exc
     if not isinstance(array, np.ndarray):
         raise ArtifactError(f"{path} must hold one .npy array, but it is an .npz archive.")

@@ -1,35 +1,47 @@
 """An index on disk: a folder that carries all that a search needs.
 
     photos.mecoq/
-        manifest.json   format, version, engine, sizes, fingerprint, SHA-256 of every other file,
-                        versions of the packages that wrote it
+        manifest.json   format, version, engine, generation, sizes, fingerprint, SHA-256 of every
+                        other file and of the manifest itself, versions of the packages
         codebooks.pt    the codebooks, with what it takes to embed a new image
         index.faiss     the engine's own file (codes.npz for the numpy and torch engines)
-        names.json      what each item is called, in the order of the ids 0..n-1; may be absent
+        names.npz       what each item is called, by id; may be absent
 
-The folder appears whole or not at all. Opening one compares every checksum, so a damaged index is
-refused instead of answering wrongly. This module knows files only; engines read and write theirs.
+A new folder appears whole or not at all. A folder that is there is changed by writing new files
+beside the old ones, under names with the next generation's number (``index-1.faiss``), and then
+replacing the manifest, which is one atomic step: at every moment the manifest names files that are
+whole, and files that it does not name are what an interrupted change has left, to be removed by the
+next one. Writers take turns by a lock; a reader that is overtaken starts again.
+
+Opening compares every checksum, so a damaged index is refused instead of answering wrongly. This
+module knows files only; engines read and write theirs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._files import atomic_directory, check_readable, sha256_file
+from ._files import atomic_directory, atomic_file, check_readable, sha256_file, sync
 from ._optional import installed_version
 from .codebooks import Codebooks
 from .errors import ArtifactError, InvalidInputError
+from .names import Names
 
 FORMAT = "mecoq-index bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METRIC = "AQS: inner product of the block-normalised query with the decoded codes"
 
 _PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu")
-_MANIFEST, _CODEBOOKS, _NAMES = "manifest.json", "codebooks.pt", "names.json"
+_MANIFEST, _CODEBOOKS, _NAMES, _LOCK = "manifest.json", "codebooks.pt", "names.npz", ".lock"
+_OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
+_LOCK_SECONDS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +52,13 @@ class Bundle:
         path: The folder.
         manifest: What ``manifest.json`` says.
         codebooks: The codebooks of the index.
-        names: What each item is called, by id; empty if the items have no names.
+        names: What each item is called, by id; of length 0 if the items have no names.
     """
 
     path: Path
     manifest: Mapping[str, Any]
     codebooks: Codebooks
-    names: Sequence[str]
+    names: Names
 
     @property
     def engine(self) -> str:
@@ -57,6 +69,11 @@ class Bundle:
     def index_path(self) -> Path:
         """The engine's own file."""
         return self.path / str(self.manifest["index_file"])
+
+    @property
+    def generation(self) -> int:
+        """How often the bundle was changed."""
+        return int(self.manifest["generation"])
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -75,13 +92,19 @@ class Bundle:
                     f"{file} is damaged: it differs from the checksum in {_MANIFEST}. "
                     "Build the index again."
                 )
-        codebooks = Codebooks.load(path / _CODEBOOKS)
+        codebooks = Codebooks.load(path / manifest["codebooks_file"])
         if codebooks.fingerprint != manifest["fingerprint"]:
             raise ArtifactError(f"{path} was built with other codebooks than the ones inside it.")
-        names: list[str] = []
-        if _NAMES in manifest["files"]:
-            names = json.loads((path / _NAMES).read_text(encoding="utf-8"))
-        return cls(path, manifest, codebooks, names)
+        return cls(path, manifest, codebooks, _read_names(path, manifest.get("names_file")))
+
+    @staticmethod
+    def read_manifest(path: str | Path) -> Mapping[str, Any]:
+        """What the manifest in a folder says, without opening the other files.
+
+        Raises:
+            ArtifactError: If the folder is no bundle, of a newer version, or the manifest damaged.
+        """
+        return _read_manifest(Path(path))
 
     def check_codebooks(self, codebooks: Codebooks) -> None:
         """Refuse a search with codebooks that the index was not built with.
@@ -97,62 +120,131 @@ class Bundle:
             )
 
 
-def write_bundle(
-    path: str | Path,
-    *,
-    engine: str,
-    index_file: str,
-    save_index: Callable[[Path], None],
-    codebooks: Codebooks,
-    description: Mapping[str, Any],
-    names: Sequence[str] = (),
-    overwrite: bool = False,
-) -> None:
-    """Write a bundle; the folder appears only when all of it is on disk.
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a bundle is to hold.
 
-    Args:
-        path: The folder to make.
+    Attributes:
         engine: Name of the engine.
         index_file: Name of the engine's file inside the folder.
         save_index: Writes the engine's file to the path it is given.
         codebooks: The codebooks of the index.
         description: What the engine says of itself; kept in the manifest.
-        names: What each item is called, by id; empty for items without names.
-        overwrite: Whether an existing folder may be replaced.
+        names: What each item is called, by id; of length 0 for items without names.
+    """
+
+    engine: str
+    index_file: str
+    save_index: Callable[[Path], None]
+    codebooks: Codebooks
+    description: Mapping[str, Any]
+    names: Names
+
+
+def write_bundle(path: str | Path, content: Content, *, overwrite: bool = False) -> None:
+    """Write a bundle; the folder appears, or changes, only when all of it is on disk.
+
+    Args:
+        path: The folder to make.
+        content: What to put into it.
+        overwrite: Whether an existing bundle may be replaced.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, is no bundle, or holds
-            files that are not the bundle's; or if a name is no string.
+            files that are not the bundle's.
     """
     path = Path(path)
     if overwrite and path.exists():
         check_replaceable(path)
-    if others := [name for name in names if not isinstance(name, str)]:
-        raise InvalidInputError(f"names must be strings, got {type(others[0]).__name__}.")
-    with atomic_directory(path, overwrite=overwrite) as folder:
-        save_index(folder / index_file)
-        codebooks.save(folder / _CODEBOOKS)
-        if len(names):
-            _write_json(folder / _NAMES, list(names))
-        files = {
-            file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-            for file in sorted(folder.iterdir())
-        }
-        manifest = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "engine": engine,
-            "index_file": index_file,
-            "metric": METRIC,
-            "M": codebooks.M,
-            "K": codebooks.K,
-            "D": codebooks.D,
-            "fingerprint": codebooks.fingerprint,
-            "description": dict(description),
-            "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
-            "files": files,
-        }
-        _write_json(folder / _MANIFEST, manifest)
+        with _locked(path):
+            _commit(path, content, generation=_read_manifest(path)["generation"] + 1)
+        return
+    with atomic_directory(path) as folder:
+        _commit(folder, content, generation=0)
+
+
+def update_bundle(bundle: Bundle, content: Content) -> None:
+    """Replace what an opened bundle holds.
+
+    Raises:
+        ArtifactError: If somebody else has changed it since it was opened.
+    """
+    with _locked(bundle.path):
+        if _read_manifest(bundle.path)["generation"] != bundle.generation:
+            raise ArtifactError(
+                f"{bundle.path} was changed by another program after it was opened here, so "
+                "nothing was written. Open it and make the change again."
+            )
+        _commit(bundle.path, content, generation=bundle.generation + 1)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path / _LOCK, timeout=_LOCK_SECONDS):
+            yield
+    except Timeout as exc:
+        raise ArtifactError(
+            f"{path} is being written by another program. Try again when it is done."
+        ) from exc
+
+
+def _commit(folder: Path, content: Content, *, generation: int) -> None:
+    """Write the files of a generation, then the manifest that names them, then tidy up."""
+    codebooks_file = _of_generation(_CODEBOOKS, generation)
+    index_file = _of_generation(content.index_file, generation)
+    content.save_index(folder / index_file)
+    content.codebooks.save(folder / codebooks_file)
+    written = [index_file, codebooks_file]
+    names_file = None
+    if len(content.names):
+        names_file = _of_generation(_NAMES, generation)
+        content.names.save(folder / names_file)
+        sync(folder / names_file)
+        written.append(names_file)
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "generation": generation,
+        "engine": content.engine,
+        "index_file": index_file,
+        "codebooks_file": codebooks_file,
+        "names_file": names_file,
+        "metric": METRIC,
+        "M": content.codebooks.M,
+        "K": content.codebooks.K,
+        "D": content.codebooks.D,
+        "fingerprint": content.codebooks.fingerprint,
+        "description": dict(content.description),
+        "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
+            for name in sorted(written)
+        },
+    }
+    manifest["checksum"] = _checksum(manifest)
+    sync(folder)  # the new files' names, before anything points to them
+    with atomic_file(folder / _MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    staying = {_MANIFEST, _LOCK, *written}
+    for file in folder.iterdir():
+        if _is_ours(file.name) and file.name not in staying:
+            file.unlink()
+
+
+def _of_generation(name: str, generation: int) -> str:
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}-{generation}{dot}{suffix}" if generation else name
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file in a bundle is a bundle's: of this or another generation, or half-written."""
+    if name in (_MANIFEST, _LOCK, _OLD_NAMES):
+        return True
+    whole = r"(codebooks|index|codes|names)(-\d+)?\.(pt|npz|faiss)"
+    return re.fullmatch(rf"{whole}|\.({whole}|manifest\.json)\..*\.partial", name) is not None
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -169,17 +261,25 @@ def check_replaceable(path: str | Path) -> None:
             f"{path} exists and is no bundle, so it is not overwritten. "
             "Choose another name, or remove it yourself."
         ) from exc
-    if foreign := sorted({file.name for file in path.iterdir()} - {_MANIFEST, *manifest["files"]}):
+    found = {file.name for file in path.iterdir() if not _is_ours(file.name)}
+    if foreign := sorted(found - set(manifest["files"])):
         raise InvalidInputError(
             f"{path} holds files that are not the bundle's, so it is not overwritten: "
             f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}. Move them away first."
         )
 
 
-def _write_json(path: Path, value: Any) -> None:
-    # File names that are no UTF-8 hold lone surrogates; a backslash escape is JSON's form of them.
-    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+def _checksum(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_names(path: Path, name: str | None) -> Names:
+    if name is None:
+        return Names.from_strings([])
+    if name != _OLD_NAMES:
+        return Names.load(path / name)
+    return Names.from_strings(json.loads((path / name).read_text(encoding="utf-8")))
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -190,25 +290,39 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is no bundle: it has no {_MANIFEST}.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as exc:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
         raise ArtifactError(f"{file} is damaged: {exc}") from exc
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no bundle of mecoq-index.")
     version = manifest.get("version")
-    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ArtifactError(
             f"{path} has format version {version}, but this release reads up to {FORMAT_VERSION}. "
             "Upgrade mecoq-index."
         )
-    files = manifest.get("files")
-    wanted = ("engine", "index_file", "fingerprint")
-    if (
-        not isinstance(files, dict)
-        or not all(isinstance(manifest.get(key), str) for key in wanted)
-        or not {manifest["index_file"], _CODEBOOKS} <= files.keys()
-        or any("/" in name or "\\" in name for name in files)
-        or not all(isinstance(recorded, dict) for recorded in files.values())
-        or not all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())
-    ):
+    if version == 1:
+        files = manifest.get("files")
+        named = _OLD_NAMES if isinstance(files, dict) and _OLD_NAMES in files else None
+        manifest |= {"generation": 0, "codebooks_file": _CODEBOOKS, "names_file": named}
+    elif manifest.get("checksum") != _checksum(manifest):
+        raise ArtifactError(f"{file} is damaged: it differs from its own checksum.")
+    if not _is_complete(manifest):
         raise ArtifactError(f"{file} is damaged: a part of it is missing.")
     return manifest
+
+
+def _is_complete(manifest: Mapping[str, Any]) -> bool:
+    files = manifest.get("files")
+    wanted = ("engine", "index_file", "codebooks_file", "fingerprint")
+    if not isinstance(files, dict) or not all(isinstance(manifest.get(k), str) for k in wanted):
+        return False
+    named = {manifest["index_file"], manifest["codebooks_file"]}
+    if manifest.get("names_file") is not None:
+        named.add(manifest["names_file"])
+    return (
+        named <= files.keys()
+        and not any("/" in name or "\\" in name for name in files)
+        and all(isinstance(recorded, dict) for recorded in files.values())
+        and all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())
+        and isinstance(manifest.get("description"), dict)
+    )

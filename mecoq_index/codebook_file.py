@@ -67,8 +67,9 @@ def write(codebooks: Codebooks, path: Path) -> None:
     """Write a codebook file; one that is there is replaced only when the new one is whole."""
     import torch
 
-    with atomic_file(path) as partial:
-        torch.save(to_content(codebooks), partial)
+    # Given a path, torch would write its name into the file: equal codebooks, other bytes.
+    with atomic_file(path) as partial, partial.open("wb") as stream:
+        torch.save(to_content(codebooks), stream)
 
 
 def read(path: Path) -> Codebooks:

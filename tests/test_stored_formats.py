@@ -24,6 +24,6 @@ def test_codebooks_of_version_1_are_read():
 def test_an_index_of_version_1_is_read_and_searched():
     engine, bundle = open_bundle(DATA / "index-v1.mecoq")
     hits = engine.search(np.array([[2, 0, 0, -1]], np.float32), 3)
-    assert bundle.names == ["a.jpg", "b.jpg", "c.jpg"]
+    assert list(bundle.names) == ["a.jpg", "b.jpg", "c.jpg"]
     np.testing.assert_array_equal(hits.ids, [[0, 2, 1]])
     np.testing.assert_allclose(hits.scores, [[1, 0, -1]], atol=1e-6)

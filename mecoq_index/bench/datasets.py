@@ -1,6 +1,6 @@
 """Vectors and data sets from the file formats of the field.
 
-A *vector file* holds one matrix: ``.npy``, ``.fvecs``, ``.fbin``. A *data set* holds database and
+A *vector file* holds one matrix (see `mecoq_index.vector_files`). A *data set* holds database and
 queries, and maybe labels: an ``.npz`` of features (see `load_dataset`), or an ann-benchmarks
 ``.hdf5``.
 """
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Vectors, check_vectors
-from .._files import check_readable, load_npy
+from .._files import check_readable
 from .._optional import require
 from ..errors import ArtifactError, InvalidInputError
+from ..vector_files import open_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +82,17 @@ class Dataset:
 
 
 def load_vectors(path: str | Path) -> Vectors:
-    """One matrix of vectors, float32 (n, D), from ``.npy``, ``.fvecs`` or ``.fbin``.
+    """One matrix of vectors, float32 (n, D), from any file or folder that `open_vectors` opens.
 
     Raises:
         ArtifactError: If the file is missing, damaged, or of another kind.
         InvalidInputError: If its content is not finite float32 of two axes.
+        MissingDependencyError: If pyarrow is needed and not installed.
     """
-    path = check_readable(Path(path))
-    readers = {".npy": load_npy, ".fvecs": _read_fvecs, ".fbin": _read_fbin}
-    if path.suffix not in readers:
-        raise ArtifactError(
-            f"{path} must be a file of vectors: one of {', '.join(readers)} is read, "
-            f"got {path.suffix or 'no suffix'}."
-        )
-    return check_vectors(readers[path.suffix](path), name=str(path))
+    file = open_vectors(path)
+    if file.dtype != np.float32:
+        raise InvalidInputError(f"{path} must hold float32 vectors, got {file.dtype} codes.")
+    return check_vectors(file.read(0, file.n), name=str(path))
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -159,30 +157,3 @@ def _read_hdf5(path: Path) -> Dataset:
             return Dataset(path.stem, file["train"][:], file["test"][:])
     except OSError as exc:
         raise ArtifactError(f"{path} is no readable .hdf5 file: {exc}") from exc
-
-
-def _read_fvecs(path: Path) -> npt.NDArray[Any]:
-    """Each row is an int32 width followed by that many float32, all little-endian."""
-    words = _words(path)
-    width = int(words[0])
-    if width < 1 or len(words) % (width + 1) or (words[:: width + 1] != width).any():
-        raise ArtifactError(f"{path} is no whole .fvecs file: its rows do not have one width.")
-    return words.reshape(-1, width + 1)[:, 1:].view("<f4").astype(np.float32)
-
-
-def _read_fbin(path: Path) -> npt.NDArray[Any]:
-    """Two int32, n and width, followed by n * width float32, all little-endian."""
-    words = _words(path)
-    n, width = int(words[0]), int(words[1]) if len(words) > 1 else 0
-    if n < 0 or width < 1 or len(words) != 2 + n * width:
-        raise ArtifactError(
-            f"{path} is no whole .fbin file: its head says {n} x {width}, but {len(words) - 2} "
-            "values follow."
-        )
-    return words[2:].view("<f4").reshape(n, width).astype(np.float32)
-
-
-def _words(path: Path) -> npt.NDArray[Any]:
-    if path.stat().st_size % 4:
-        raise ArtifactError(f"{path} is damaged: its size is no multiple of 4 bytes.")
-    return np.fromfile(path, dtype="<i4")

@@ -5,13 +5,18 @@ from __future__ import annotations
 import click
 
 from ..errors import MecoqError
+from .add import add
 from .bench import bench
 from .build import build
 from .demo import demo
 from .embed import embed
+from .export import export
 from .inspect import inspect
+from .merge import merge
+from .remove import remove
 from .search import search
 from .train import train
+from .tune import tune
 
 
 class _Group(click.Group):
@@ -33,5 +38,7 @@ def main() -> None:
     """
 
 
-for command in (train, embed, build, search, bench, inspect, demo):
+for command in (
+    *(train, embed, build, add, remove, merge, tune, search, bench, export, inspect, demo),
+):
     main.add_command(command)

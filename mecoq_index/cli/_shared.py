@@ -18,7 +18,7 @@ from ..errors import InvalidInputError, MecoqError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .._arrays import Vectors
+    from .._arrays import Ids, Vectors
     from ..codebooks import Codebooks, VectorKind
 
 PATH = click.Path(path_type=Path)
@@ -42,6 +42,13 @@ given_option = click.option(
     type=click.Choice(["features", "embeddings"]),
     help="What the vectors are; needed only where the two have one width.",
 )
+ids_option = click.option(
+    "--ids",
+    type=EXISTING,
+    help="What the rows are called: .npy of int64, .txt of one name a line, or a .parquet column. "
+    "[default: their numbers]",
+)
+column_option = click.option("--column", help="For .parquet: the column of vectors.")
 
 
 def check_output(path: Path, overwrite: bool) -> None:
@@ -129,6 +136,35 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=180)
     console.print(table)
+
+
+def report_bundle(path: Path, as_json: bool) -> None:
+    """Say what a bundle that was just written holds."""
+    from ..bundle import Bundle
+
+    description = Bundle.read_manifest(path)["description"]
+    if as_json:
+        print_json(description)
+    else:
+        say(f"wrote {path}: " + ", ".join(f"{k} {v}" for k, v in description.items()))
+
+
+def is_images(source: Path) -> bool:
+    """Whether a source is an image or a folder of images, not of vectors."""
+    from ..learn.images import SUFFIXES
+    from ..vector_files import SUFFIXES as VECTOR_SUFFIXES
+
+    if source.is_file():
+        return source.suffix.lower() in SUFFIXES
+    inside = {path.suffix for path in source.iterdir() if not path.name.startswith(".")}
+    return not inside & set(VECTOR_SUFFIXES)
+
+
+def load_ids_option(path: Path | None) -> Ids | list[str] | None:
+    """What ``--ids`` names; None without."""
+    from ..vector_files import load_ids
+
+    return None if path is None else load_ids(path)
 
 
 @dataclass(frozen=True, eq=False)

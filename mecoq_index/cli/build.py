@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ._shared import (
     EXISTING,
     PATH,
-    check_output,
     chunk_store,
+    column_option,
     device_option,
     given_option,
+    ids_option,
+    is_images,
+    load_ids_option,
     load_inputs,
     overwrite_option,
-    print_json,
-    say,
+    progress,
+    report_bundle,
     strict_option,
     workers_option,
 )
 from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
-    from ..codebooks import VectorKind
+    from ..codebooks import Codebooks, VectorKind
+    from ..engines.building import BuildOptions
+
+
+class _ShardType(click.ParamType):  # type: ignore[type-arg]
+    name = "i/n"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        number, slash, count = str(value).partition("/")
+        if not slash or not number.isdigit() or not count.isdigit():
+            self.fail(f"{value!r} is no part of a whole; write 1/4, 2/4, ...", param, ctx)
+        return int(number), int(count)
 
 
 @click.command()
@@ -34,14 +50,24 @@ if TYPE_CHECKING:
     "source",
     type=EXISTING,
     required=True,
-    help="Vectors (.npy, .fvecs, .fbin) or a folder of images.",
+    help="A folder of images; or vectors, or uint8 codes, in a file (.npy, .fvecs, .bvecs, .fbin, "
+    ".u8bin, .parquet) or a folder of such files.",
 )
 @click.option("--out", type=PATH, required=True, help="The index folder to write.")
 @click.option("--engine", default="faiss", show_default=True, help="faiss, numpy or torch.")
-@click.option("--factory", help="For faiss: a factory string, IVF1024,MeCoQ8x8. [default: MeCoQ]")
+@click.option(
+    "--factory",
+    help="For faiss: a factory string, IVF1024,MeCoQ8x8, or IVF,MeCoQ8x8 to choose the number of "
+    "lists by that of the items. [default: MeCoQ]",
+)
 @click.option("--nprobe", type=click.IntRange(min=1), help="For IVF: lists that a search visits.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--resume", is_flag=True, help="Go on where embedding the images was interrupted.")
+@ids_option
+@column_option
+@click.option(
+    "--shards", "shard", type=_ShardType(), help="Build part i of n only; merge joins them."
+)
+@click.option("--resume", is_flag=True, help="Go on where an interrupted build has stopped.")
 @given_option
 @device_option
 @workers_option
@@ -56,6 +82,9 @@ def build(
     factory: str | None,
     nprobe: int | None,
     seed: int,
+    ids: Path | None,
+    column: str | None,
+    shard: tuple[int, int] | None,
     resume: bool,
     given: VectorKind | None,
     device: str | None,
@@ -71,39 +100,77 @@ def build(
         mecoq-index build --codebooks c.pt --input photos/ --factory IVF1024,MeCoQ8x8 \\
             --out photos.mecoq
     """
-    from ..aqs import encode
-    from ..bundle import check_replaceable
     from ..codebooks import Codebooks
-    from ..engines.base import get_engine
-    from ..engines.stored import save_bundle
+    from ..engines.building import BuildOptions, Shard, build_bundle, check_output_bundle
+    from ..engines.encoding import ArrayRows
 
-    check_output(out, overwrite)
-    if out.exists():
-        check_replaceable(out)
-    options: dict[str, Any] = {}
-    if engine == "faiss":
-        options = {"factory": factory or "MeCoQ", "nprobe": nprobe, "seed": seed}
-        from ..engines.faiss.factory import parse
-    elif factory is not None or nprobe is not None:
+    if engine != "faiss" and (factory is not None or nprobe is not None):
         raise click.UsageError("--factory and --nprobe are for the faiss engine.")
-    make = get_engine(engine)
+    options = BuildOptions(
+        engine=engine,
+        factory=factory,
+        nprobe=nprobe,
+        seed=seed,
+        shard=None if shard is None else Shard(*shard),
+        given=given,
+    )
     codebooks = Codebooks.load(codebooks_path)
-    if engine == "faiss":
-        parse(options["factory"], codebooks)  # refuse before the long work
-    with chunk_store(out, resume) as store:
-        inputs = load_inputs(
-            source,
-            codebooks,
-            given=given,
-            device=device,
-            workers=workers,
-            strict=strict,
-            store=store if source.is_dir() else None,
-        )
-        built = make.build(codebooks, encode(inputs.z, codebooks), **options)
-        save_bundle(built, out, names=inputs.names, overwrite=overwrite)
-    description = built.describe()
-    if as_json:
-        print_json(description)
+    if is_images(source):
+        if ids is not None or column is not None or shard is not None:
+            raise click.UsageError(
+                "--ids, --column and --shards are for vectors: images are called by their paths. "
+                "Embed them first (mecoq-index embed) to build in shards."
+            )
+        check_output_bundle(out, options, codebooks, overwrite=overwrite)
+        with chunk_store(out, resume) as store:
+            inputs = load_inputs(
+                source,
+                codebooks,
+                device=device,
+                workers=workers,
+                strict=strict,
+                store=store if source.is_dir() else None,
+            )
+            build_bundle(
+                ArrayRows(inputs.z),
+                codebooks,
+                out,
+                options,
+                ids=inputs.names,
+                source={"source": str(source.resolve())},
+                overwrite=overwrite,
+            )
     else:
-        say(f"wrote {out}: " + ", ".join(f"{k} {v}" for k, v in description.items()))
+        _build_from_file(source, codebooks, out, options, ids, column, resume, overwrite)
+    report_bundle(out, as_json)
+
+
+def _build_from_file(
+    source: Path,
+    codebooks: Codebooks,
+    out: Path,
+    options: BuildOptions,
+    ids: Path | None,
+    column: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    from ..engines.building import build_bundle
+    from ..vector_files import open_vectors
+
+    with progress("building") as update:
+        build_bundle(
+            open_vectors(source, column=column),
+            codebooks,
+            out,
+            options,
+            ids=load_ids_option(ids),
+            source={
+                "source": str(source.resolve()),
+                "changed": source.stat().st_mtime_ns,
+                "ids": None if ids is None else [str(ids.resolve()), ids.stat().st_mtime_ns],
+            },
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=lambda text, done, total: update(done, total, text),
+        )

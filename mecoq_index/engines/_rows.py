@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._arrays import Codes, Ids, check_codes, check_ids
-from .._files import atomic_file, check_readable
+from .._files import UNREADABLE, atomic_file, check_readable
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 
@@ -51,6 +50,21 @@ class Rows:
         self.codes, self.ids = self.codes[~leaving], self.ids[~leaving]
         return int(leaving.sum())
 
+    def codes_of(self, ids: Ids) -> Codes:
+        """The codes (n, M) of the items with these ids.
+
+        Raises:
+            InvalidInputError: If ids are malformed, or one is not held.
+        """
+        ids = check_ids(ids, len(ids))
+        order = np.argsort(self.ids)
+        place = np.searchsorted(self.ids, ids, sorter=order)
+        rows = order[np.minimum(place, max(0, len(order) - 1))] if len(order) else place
+        if len(rows) and (not len(self) or (self.ids[rows] != ids).any()):
+            raise InvalidInputError("ids must be held, but some are not.")
+        found: Codes = self.codes[rows]
+        return found
+
     def save(self, path: Path) -> None:
         """Write an ``.npz`` of codes, ids and the codebooks' fingerprint."""
         with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
@@ -73,7 +87,7 @@ class Rows:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 content: dict[str, Any] = {name: archive[name] for name in archive.files}
             codes, ids, fingerprint = content["codes"], content["ids"], str(content["fingerprint"])
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as exc:
+        except UNREADABLE as exc:
             raise ArtifactError(f"{path} is no readable file of codes: {exc}") from exc
         if fingerprint != codebooks.fingerprint:
             raise ArtifactError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -47,6 +47,21 @@ class Hits:
         return cls(np.full((nq, k), -np.inf, np.float32), np.full((nq, k), -1, np.int64))
 
 
+@dataclass(frozen=True, eq=False)
+class RangeHits:
+    """All items above a threshold: those of query i are ``limits[i]:limits[i + 1]``, best first.
+
+    Attributes:
+        limits: int64, shape (nq + 1,).
+        scores: float32, shape (limits[-1],), AQS.
+        ids: int64, shape (limits[-1],).
+    """
+
+    limits: Ids
+    scores: Scores
+    ids: Ids
+
+
 class Engine(Protocol):
     """Codes held for search by AQS."""
 
@@ -60,10 +75,10 @@ class Engine(Protocol):
         ...
 
     @classmethod
-    def build(
-        cls, codebooks: Codebooks, codes: Codes, ids: Ids | None = None, **options: Any
-    ) -> Engine:
+    def build(cls, codebooks: Codebooks, codes: Codes, ids: Ids | None = None) -> Engine:
         """An engine that holds ``codes`` (n, M), under ``ids`` (n,) or 0..n-1.
+
+        An engine may take more, by keyword: what it is made of.
 
         Raises:
             InvalidInputError: If the engine cannot represent the codebooks or the options.
@@ -74,12 +89,19 @@ class Engine(Protocol):
         """Add codes (n, M) under ``ids``, or under the next free row numbers."""
         ...
 
-    def search(self, z: Vectors, k: int, **options: Any) -> Hits:
-        """The k best items for each raw query (nq, D); missing results are -1 and -inf."""
+    def search(self, z: Vectors, k: int) -> Hits:
+        """The k best items for each raw query (nq, D); missing results are -1 and -inf.
+
+        An engine may take more, by keyword: settings of this call.
+        """
         ...
 
     def ids(self) -> Ids:
         """The ids (n,) of all items held, in no particular order."""
+        ...
+
+    def codes(self, ids: Ids) -> Codes:
+        """The codes (n, M) of the items with these ids."""
         ...
 
     def remove(self, ids: Ids) -> int:
@@ -121,8 +143,8 @@ def available_engines() -> dict[str, str]:
     return _BUILTIN | plugins
 
 
-def get_engine(name: str) -> type[Engine]:
-    """The class of the engine called ``name``.
+def get_engine(name: str) -> Any:
+    """The class, an `Engine`, that is called ``name``.
 
     Raises:
         InvalidInputError: If there is no such engine.
@@ -132,4 +154,4 @@ def get_engine(name: str) -> type[Engine]:
     if name not in engines:
         raise InvalidInputError(f"unknown engine {name!r}; choose one of {sorted(engines)}.")
     module, _, attribute = engines[name].partition(":")
-    return cast("type[Engine]", getattr(import_module(module), attribute))
+    return getattr(import_module(module), attribute)

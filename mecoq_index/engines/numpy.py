@@ -62,6 +62,14 @@ class NumpyEngine:
         held: Ids = self._rows.ids.copy()
         return held
 
+    def codes(self, ids: Ids) -> Codes:
+        """The codes (n, M) of the items with these ids.
+
+        Raises:
+            InvalidInputError: If ids are malformed, or one is not held.
+        """
+        return self._rows.codes_of(ids)
+
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were."""
         return self._rows.remove(ids)

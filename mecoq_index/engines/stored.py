@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle, write_bundle
-from ..errors import InvalidInputError
+from ..bundle import Bundle, Content, update_bundle, write_bundle
+from ..errors import ArtifactError, InvalidInputError
+from ..names import Names
 from .base import Engine, get_engine
 
 
 def save_bundle(
-    engine: Engine, path: str | Path, *, names: Sequence[str] = (), overwrite: bool = False
+    engine: Engine,
+    path: str | Path,
+    *,
+    names: Sequence[str] | Names = (),
+    overwrite: bool = False,
+    description: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an engine's index with its codebooks to a folder.
 
     Args:
         engine: The engine.
         path: The folder to make.
-        names: What each item is called, by id 0..n-1; empty for items without names.
+        names: What each item is called: by id, or in the order of the ids 0..n-1; empty for items
+            without names.
         overwrite: Whether an existing bundle may be replaced.
+        description: Plain values for the manifest, beside what the engine says of itself.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, or there are names but
-            not one for each id 0..n-1.
+            not one for each id.
     """
+    write_bundle(path, _content(engine, names, description), overwrite=overwrite)
+
+
+def save_changes(engine: Engine, bundle: Bundle, names: Names) -> None:
+    """Write an engine that was opened from a bundle, and changed, back to it.
+
+    Raises:
+        ArtifactError: If somebody else has changed the bundle since it was opened.
+        InvalidInputError: If there are names but not one for each id.
+    """
+    update_bundle(bundle, _content(engine, names, None))
+
+
+def _content(
+    engine: Engine, names: Sequence[str] | Names, description: Mapping[str, Any] | None
+) -> Content:
+    if not isinstance(names, Names):
+        names = Names.from_strings(names)
     if len(names) not in (0, len(engine)):
         raise InvalidInputError(
             f"names must be one an item, {len(engine)} in all, got {len(names)}."
         )
-    if len(names) and not np.array_equal(np.sort(engine.ids()), np.arange(len(names))):
+    if len(names) and not np.array_equal(np.sort(engine.ids()), names.ids):
         raise InvalidInputError(
-            f"names are kept by id, so ids must be 0..{len(names) - 1}, but the engine holds "
-            "others (items were removed, or ids given). Build it anew from the items left, or "
-            "leave names out and keep them by id yourself."
+            f"names are kept by id, but those given are for the ids {names.ids[0]}.."
+            f"{names.ids[-1]}, and the engine holds others. Give Names.from_strings(names, ids)."
         )
-    write_bundle(
-        path,
+    return Content(
         engine=engine.name,
         index_file=engine.file_name,
         save_index=engine.save,
         codebooks=engine.codebooks,
-        description=engine.describe(),
+        description={**engine.describe(), **(description or {})},
         names=names,
-        overwrite=overwrite,
     )
 
 
@@ -56,6 +80,12 @@ def open_bundle(path: str | Path) -> tuple[Engine, Bundle]:
         ArtifactError: If the folder is no bundle, damaged, or of a newer version.
         InvalidInputError: If it was written by an engine that is not installed.
     """
-    bundle = Bundle.open(path)
-    engine = get_engine(bundle.engine).open(bundle.index_path, bundle.codebooks)
-    return engine, bundle
+    while True:
+        before = Bundle.read_manifest(path)["generation"]
+        try:
+            bundle = Bundle.open(path)
+            return get_engine(bundle.engine).open(bundle.index_path, bundle.codebooks), bundle
+        except ArtifactError:
+            # A writer may have replaced the files after their manifest was read here.
+            if Bundle.read_manifest(path)["generation"] == before:
+                raise

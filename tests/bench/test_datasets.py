@@ -38,13 +38,16 @@ def test_truncated_files_are_refused(tmp_path, suffix, cut):
 
 def test_other_dtypes_suffixes_and_values_are_refused(tmp_path):
     np.save(tmp_path / "x.npy", X.astype(np.float64))
-    with pytest.raises(InvalidInputError, match=r"x\.npy must be a float32 array, got float64"):
+    with pytest.raises(InvalidInputError, match=r"x\.npy must be a float32 array .* got float64"):
         load_vectors(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", X * np.nan)
     with pytest.raises(InvalidInputError, match=r"x\.npy must be finite"):
         load_vectors(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", X.astype(np.uint8))
+    with pytest.raises(InvalidInputError, match=r"x\.npy must hold float32 vectors, got uint8"):
+        load_vectors(tmp_path / "x.npy")
     (tmp_path / "x.txt").write_text("1 2 3")
-    with pytest.raises(ArtifactError, match=r"one of \.npy, \.fvecs, \.fbin is read, got \.txt"):
+    with pytest.raises(ArtifactError, match=r"one of \.npy, \.fbin, .* is read, got \.txt"):
         load_vectors(tmp_path / "x.txt")
 
 

@@ -374,7 +374,7 @@ BAD_INPUTS = {
         "K must be a power of two; got K=3", 1),
     "a factory string that does not fit": (
         lambda w, t: ("build", *build_of(w, t), "--factory", "MeCoQ8x8"),
-        "Use 'MeCoQ2x4' in its place", 1),
+        "The nearest string is 'MeCoQ2x4'", 1),
     "more lists than items": (
         lambda w, t: ("build", *build_of(w, t), "--factory", "IVF1024,MeCoQ"),
         "IVF1024 needs at least 1024 items", 1),
@@ -395,7 +395,7 @@ BAD_INPUTS = {
     "a folder that is no index": (
         lambda w, t: ("search", t / "empty", w / "x.npy"), "has no manifest.json", 1),
     "a damaged index": (
-        lambda w, t: ("search", t / "hurt.mecoq", w / "x.npy"), "index.faiss is damaged", 1),
+        lambda w, t: ("search", t / "hurt.mecoq", w / "x.npy"), ".faiss is damaged", 1),
     "a foreign data set": (
         lambda w, t: ("bench", "--codebooks", w / "c.pt", "--data", w / "views.npz"),
         "must hold the array 'database'", 1),
@@ -428,7 +428,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(work, tmp_path, m
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(os.system))
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     shutil.copytree(work / "x.mecoq", tmp_path / "hurt.mecoq")
-    index = tmp_path / "hurt.mecoq" / "index.faiss"
+    [index] = (tmp_path / "hurt.mecoq").glob("index*.faiss")
     index.write_bytes(index.read_bytes()[:-7] + b"1234567")
     before = sorted(p.name for p in tmp_path.iterdir())
     command, saying, code = BAD_INPUTS[mistake]

@@ -4,9 +4,10 @@ import pytest
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
-from mecoq_index.engines.faiss.engine import FaissEngine
-from mecoq_index.engines.faiss.factory import index_factory, parse
-from mecoq_index.engines.faiss.inject import inject, protect, stored_codewords
+from mecoq_index.engines.faiss.engine import FaissEngine, spec_of
+from mecoq_index.engines.faiss.factory import index_factory, read_index
+from mecoq_index.engines.faiss.grammar import lists_for, parse
+from mecoq_index.engines.faiss.inject import holds, inject, layers_of, stored_codewords
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError
 
 faiss = pytest.importorskip("faiss")
@@ -20,46 +21,91 @@ def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=()):
 
 ACCEPTED = [
     (256, "MeCoQ"),
-    (256, "MeCoQ4x8"),
+    (256, "MeCoQ4"),
+    (256, "MeCoQ4x8np"),
     (256, "IDMap,MeCoQ4x8"),
     (256, "IDMap2,MeCoQ4x8"),
     (256, "MeCoQ4x8,IDMap2"),
+    (256, "MeCoQ,RFlat"),
     (256, "IVF8,MeCoQ4x8"),
+    (256, "IVF8_HNSW4,MeCoQ"),
+    (256, "IVF8(HNSW4),MeCoQ"),
+    (256, "IVF8(IVF3,Flat),MeCoQ"),
     (256, "IVF8,MeCoQ,IDMap2"),
+    (256, "IVF8,MeCoQ,Refine(Flat)"),
     (256, "IDMap2,IVF8,MeCoQ4x8"),
+    (256, "HNSW8,MeCoQ"),
+    (256, "HNSW8,MeCoQ,IDMap2"),
+    (256, "Projection,MeCoQ"),
+    (256, "Projection,IVF8,MeCoQ,IDMap2"),
     (16, "MeCoQ4x4"),
     (16, "IVF8,MeCoQ4x4"),
+    (16, "HNSW8,MeCoQ4x4"),
     (16, "MeCoQ4x4fs"),
     (16, "MeCoQ4x4fs_64"),
     (16, "MeCoQ4x4fs,IDMap2"),
+    (16, "MeCoQ4x4fs,Refine(MeCoQ)"),
+    (16, "MeCoQ4x4fs,RFlat,IDMap2"),
     (16, "IVF8,MeCoQ4x4fs"),
+    (16, "IVF8_HNSW4,MeCoQ4x4fs,Refine(MeCoQ4x4),IDMap2"),
     (16, "IVF8,MeCoQ4x4fs_128,IDMap"),
+    (16, "Projection,MeCoQ4x4fs,Refine(MeCoQ)"),
 ]
+
+
+def layer(width=20):
+    weight = np.random.default_rng(9).standard_normal((16, width), dtype=np.float32)
+    return Layer(weight, np.linspace(-1, 1, 16, dtype=np.float32))
+
+
+def codebooks_for(K, string):
+    return make_codebooks(K=K, projection=[layer()] if "Projection" in string else ())
+
+
+def width_of(books, string):
+    return books.P if "Projection" in string else books.D
 
 
 @pytest.mark.parametrize("K,string", ACCEPTED)
 def test_train_never_changes_the_codebooks(K, string):
-    books = make_codebooks(K=K)
-    x = np.random.default_rng(1).standard_normal((1000, books.D), dtype=np.float32)
-    index = index_factory(books.D, string, books)
+    books = codebooks_for(K, string)
+    d = width_of(books, string)
+    x = np.random.default_rng(1).standard_normal((1000, d), dtype=np.float32)
+    index = index_factory(d, string, books)
     for candidate in (index, faiss.clone_index(index)):
         candidate.train(x)
         candidate.train(x[::-1].copy())
         assert candidate.is_trained
-        np.testing.assert_array_equal(stored_codewords(candidate), books.codewords)
+        assert holds(candidate, books)
 
 
 @pytest.mark.parametrize("K,string", ACCEPTED)
-def test_train_is_harmless_again_once_a_file_is_protected(K, string, tmp_path):
-    books = make_codebooks(K=K)
-    x = np.random.default_rng(1).standard_normal((1000, books.D), dtype=np.float32)
-    index = index_factory(books.D, string, books)
+def test_train_is_harmless_after_reading_a_file(K, string, tmp_path):
+    books = codebooks_for(K, string)
+    d = width_of(books, string)
+    x = np.random.default_rng(1).standard_normal((1000, d), dtype=np.float32)
+    index = index_factory(d, string, books)
+    if "IVF" not in string:
+        faiss.write_index(index, str(tmp_path / "untrained"))
+        read_index(tmp_path / "untrained").train(x)
     index.train(x)
+    index.add_with_ids(x, np.arange(1000)) if "IDMap" in string else index.add(x)
     faiss.write_index(index, str(tmp_path / "index"))
-    again = faiss.read_index(str(tmp_path / "index"))
-    protect(again)
+    again = read_index(tmp_path / "index")
+    before = again.search(x[:3], 5)
     again.train(x)
-    np.testing.assert_array_equal(stored_codewords(again), books.codewords)
+    assert holds(again, books)
+    np.testing.assert_array_equal(again.search(x[:3], 5)[0], before[0])
+
+
+def test_files_that_hold_no_learned_index_are_refused(tmp_path):
+    faiss.write_index(faiss.IndexFlatIP(4), str(tmp_path / "flat"))
+    (tmp_path / "text").write_text("text")
+    for name in ("flat", "text"):
+        with pytest.raises(ArtifactError, match=f"{name} is no FAISS index with a product quant"):
+            read_index(tmp_path / name)
+    with pytest.raises(ArtifactError, match="none does not exist"):
+        read_index(tmp_path / "none")
 
 
 def test_the_guard_is_what_protects():
@@ -73,27 +119,53 @@ def test_the_guard_is_what_protects():
 
 @pytest.mark.parametrize("K,string", ACCEPTED)
 def test_plain_faiss_use_ranks_by_aqs(K, string, tmp_path):
-    books = make_codebooks(K=K)
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((600, books.D), dtype=np.float32)
-    q = rng.standard_normal((5, books.D), dtype=np.float32)
-    index = index_factory(books.D, string, books)
+    books = codebooks_for(K, string)
+    d, rng = width_of(books, string), np.random.default_rng(1)
+    x = rng.standard_normal((600, d), dtype=np.float32)
+    q = rng.standard_normal((5, d), dtype=np.float32)
+    z, zq = (books.project(v) for v in (x, q))
+    if "Flat" in string or "RFlat" in string:
+        z = aqs.decode(aqs.encode(z, books), books)  # re-ranking by vectors: these are their codes'
+    if "Projection" not in string:
+        x = z
+        q = aqs.block_normalize(zq, books.M)
+    index = index_factory(d, string, books)
     index.train(x)
-    if "IDMap" in string:
-        index.add_with_ids(x, np.arange(600) + 7)
-    else:
-        index.add(x)
+    index.add_with_ids(x, np.arange(600) + 7) if "IDMap" in string else index.add(x)
     faiss.write_index(index, str(tmp_path / "index"))
     index = faiss.read_index(str(tmp_path / "index"))
-    if "IVF" in string:
-        faiss.extract_index_ivf(index).nprobe = 8
-    scores, ids = index.search(aqs.block_normalize(q, books.M), 10)
-    true = aqs.aqs(q, aqs.encode(x, books), books)
-    tolerance = books.M * 2 / 255 if "fs" in string else 1e-5
-    np.testing.assert_allclose(scores, -np.sort(-true, axis=1)[:, :10], atol=tolerance)
+    look_everywhere(index)
+    scores, ids = index.search(q, 10)
+    if "Projection" in string:  # raw AQS: FAISS cannot divide subvectors by their lengths
+        true = zq @ aqs.decode(aqs.encode(z, books), books).T
+    else:
+        true = aqs.aqs(zq, aqs.encode(z, books), books)
+    if "HNSW8" in string:
+        scores = books.M - scores / 2
+    span = np.abs(zq).sum(axis=1).max() if "Projection" in string else books.M
+    approximate = "fs" in string and "Refine" not in string and "RFlat" not in string
+    tolerance = span * 2 / 255 if approximate else 1e-5 * span
     rows = ids - 7 if "IDMap" in string else ids
     got = np.take_along_axis(true, rows, axis=1)
     np.testing.assert_allclose(got, scores, atol=tolerance)
+    best = -np.sort(-true, axis=1)[:, :10]
+    if "HNSW" in string:
+        assert (scores >= best[:, -1:] - tolerance).mean() > 0.9
+    else:
+        np.testing.assert_allclose(scores, best, atol=tolerance)
+
+
+def look_everywhere(index):
+    layers = layers_of(index)
+    if layers.is_ivf:
+        layers.core.nprobe = layers.core.nlist
+        quantizer = faiss.downcast_index(layers.core.quantizer)
+        if hasattr(quantizer, "nprobe"):
+            quantizer.nprobe = quantizer.nlist
+    if layers.is_graph:
+        layers.core.hnsw.efSearch = 600
+    if layers.refine is not None:
+        layers.refine.k_factor = 20
 
 
 @pytest.mark.parametrize("K", [2, 16, 256])
@@ -156,21 +228,54 @@ def test_ivf_probes_about_sqrt_nlist_lists_unless_told_and_per_call():
         flat.search(q, 1, nprobe=2)
 
 
+NOT_FOR_LEARNED_CODES = "in '.*' is not for learned codes: "
+
+
 @pytest.mark.parametrize(
-    "string,message",
+    "K,string,message",
     [
-        ("PQ4x8", r"cannot read the factory string 'PQ4x8'; it must be like MeCoQ4x8, IVF1024"),
-        ("IVF0,MeCoQ", "cannot read the factory string"),
-        ("HNSW32,MeCoQ", "cannot read the factory string"),
-        ("IDMap,MeCoQ,IDMap2", "cannot read the factory string"),
-        ("MeCoQ8x8", r"asks for 8 subquantizers of 8 bits, but .* M=4 and K=256\. Use 'MeCoQ4x8'"),
-        ("MeCoQ4x4fs", r"asks for 4 subquantizers of 4 bits, but .* K=256"),
-        ("MeCoQ4x8fs", r"FastScan \(fs\) needs 4-bit codes, K=16, .* have K=256\. Use 'MeCoQ4x8'"),
+        (256, "PQ4x8", NOT_FOR_LEARNED_CODES + r"PQ is FAISS's own .* string is 'MeCoQ4x8'\.$"),
+        (256, "OPQ4,IVF8,MeCoQ", NOT_FOR_LEARNED_CODES + r".* string is 'IVF8,MeCoQ4x8'\.$"),
+        (256, "IMI2x4,MeCoQ", NOT_FOR_LEARNED_CODES + r".* string is 'IVF4096,MeCoQ4x8'\.$"),
+        (256, "IVF8_NSG4,MeCoQ", NOT_FOR_LEARNED_CODES + r".* string is 'IVF8,MeCoQ4x8'\.$"),
+        (16, "IVF8,MeCoQ4x4fsr", NOT_FOR_LEARNED_CODES + r".* string is 'IVF8,MeCoQ4x4fs'\.$"),
+        (256, "IVF0,MeCoQ", r"cannot read 'IVF0' .* nearest one is 'MeCoQ4x8'\.$"),
+        (256, "IVF8,IVF4,MeCoQ", r"cannot read 'IVF4' .* nearest one is 'IVF8,MeCoQ4x8'\.$"),
+        (256, "IDMap,MeCoQ,IDMap2", r"cannot read 'IDMap2' .* one is 'MeCoQ4x8,IDMap'\.$"),
+        (256, "MeCoQ,Refine(SQ8)", r"cannot read 'Refine\(SQ8\)' .* one is 'MeCoQ4x8'\.$"),
+        (256, "IVF8,Flat", r"cannot read .* must name one MeCoQ quantizer, like 'MeCoQ4x8', 'IVF"),
+        (256, "MeCoQ,MeCoQ", "must name one MeCoQ quantizer"),
+        (256, "", "must name one MeCoQ quantizer"),
+        (
+            256,
+            "IVF,MeCoQ",
+            r"'IVF' takes its number of lists from .* not known here\. Write it out",
+        ),
+        (256, "MeCoQ8x8", r"8 subquantizers of 8 bits, but .* M=4 and K=256\. .* 'MeCoQ4x8'\.$"),
+        (16, "MeCoQ4", r"4 subquantizers of 8 bits, but .* K=16\. .* string is 'MeCoQ4x4'\.$"),
+        (256, "MeCoQ4x4fs", r"asks for 4 subquantizers of 4 bits, but .* K=256"),
+        (256, "MeCoQ4x8fs", r"FastScan \(fs\) needs 4-bit codes, K=16, .* K=256\. Use 'MeCoQ4x8'"),
+        (
+            16,
+            "HNSW8,MeCoQ4x4fs",
+            r"a graph visits items one by one.* string is 'HNSW8,MeCoQ4x4'\.$",
+        ),
+        (256, "MeCoQ,Refine(MeCoQ)", r"re-ranking would change nothing\. .* is 'MeCoQ4x8'\.$"),
+        (256, "Projection,IVF8,MeCoQ", r"no projection\. The nearest string is 'IVF8,MeCoQ4x8'\.$"),
     ],
 )
-def test_strings_that_cannot_mean_what_they_say_are_refused(string, message):
+def test_strings_that_cannot_mean_what_they_say_are_refused(K, string, message):
     with pytest.raises(InvalidInputError, match=message):
-        parse(string, make_codebooks(K=256))
+        parse(string, make_codebooks(K=K))
+
+
+def test_a_projection_that_is_not_linear_is_refused():
+    layers = [
+        Layer(np.ones((24, 20), np.float32), np.zeros(24, np.float32)),
+        Layer(np.ones((16, 24), np.float32), np.zeros(16, np.float32)),
+    ]
+    with pytest.raises(InvalidInputError, match=r"has 2 layers with ReLU .* is 'IVF8,MeCoQ4x4'"):
+        parse("Projection,IVF8,MeCoQ", make_codebooks(projection=layers))
 
 
 def test_an_odd_block_size_is_refused():
@@ -178,11 +283,27 @@ def test_an_odd_block_size_is_refused():
         parse("MeCoQ4x4fs_33", make_codebooks())
 
 
-@pytest.mark.parametrize("_,string", ACCEPTED)
-def test_a_spec_prints_as_a_string_that_reads_the_same(_, string):
-    books = make_codebooks(K=_)
+@pytest.mark.parametrize("K,string", ACCEPTED)
+def test_a_spec_prints_as_a_string_that_reads_the_same(K, string):
+    books = codebooks_for(K, string)
     spec = parse(string, books)
     assert parse(str(spec), books) == spec
+
+
+@pytest.mark.parametrize("K,string", ACCEPTED)
+def test_a_spec_is_read_back_from_the_index(K, string):
+    books = codebooks_for(K, string)
+    spec = parse(string, books)
+    index = index_factory(width_of(books, string), string, books)
+    if "IVF8(IVF3" in string:
+        assert spec_of(index, books).coarse == "IVF3"
+    assert spec_of(index, books) == spec
+
+
+def test_lists_are_chosen_by_the_number_of_items():
+    chosen = [lists_for(n) for n in (0, 1, 100, 10_000, 10**6, 10**7, 10**8)]
+    assert chosen == [1, 1, 8, 512, 4096, 16384, 32768]
+    assert parse("IVF,MeCoQ", make_codebooks(), items=10**6).nlist == 4096
 
 
 @pytest.mark.parametrize("K", [3, 100, 255])
@@ -193,10 +314,14 @@ def test_k_that_is_no_power_of_two_is_refused(K):
 
 
 def test_the_width_must_be_that_of_embeddings():
-    layer = Layer(np.zeros((16, 40), np.float32), np.zeros(16, np.float32))
-    books = make_codebooks(projection=[layer])
-    with pytest.raises(InvalidInputError, match=r"D=16, got 40. That is the width of features"):
+    books = make_codebooks(projection=[layer(40)])
+    with pytest.raises(
+        InvalidInputError,
+        match=r"D=16, got 40\. That is the width of features: .* 'Projection,MeCoQ4x4'\.",
+    ):
         index_factory(40, "MeCoQ", books)
+    with pytest.raises(InvalidInputError, match=r"P=40, behind 'Projection', got 16\."):
+        index_factory(16, "Projection,MeCoQ", books)
     with pytest.raises(InvalidInputError, match=r"D=16, got 17\.$"):
         index_factory(17, "MeCoQ", books)
 

@@ -1,4 +1,4 @@
-"""The coarse quantizer of IVF over learned codes.
+"""The coarse quantizer of IVF over learned codes: the lists, and which list a code belongs to.
 
 Lists are made by spherical k-means, by inner product, on *decoded* vectors, and items are assigned
 by their decoded vectors: those are what a query is compared with. Lists made from raw embeddings
@@ -7,40 +7,60 @@ are nearly useless, because the lengths of their subvectors play no part in AQS.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..._arrays import Codes
+from ..._arrays import Codes, Ids, Vectors
 from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from .inject import import_faiss, pq_leaf
+from .inject import import_faiss, layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
+_MIN_POINTS_PER_LIST = 39  # fewer, and FAISS warns
+_MAX_POINTS = 1 << 19
+_RUN = 64
 _ITERATIONS = 10
 _SEEDS = 2**31 - 1  # FAISS takes a 32-bit integer
 
+Step = Callable[[int, int], None]
+"""Told how far a work has come: steps done and steps in all."""
+
 
 def train_coarse_quantizer(
-    index: Any, codes: Codes, codebooks: Codebooks, *, seed: int = 0
+    index: Any,
+    codes: Codes,
+    codebooks: Codebooks,
+    *,
+    seed: int = 0,
+    on_progress: Step | None = None,
 ) -> None:
     """Train the lists of an IVF index on (a sample of) the codes it will hold.
 
     Args:
-        index: An empty IVF index from `index_factory`, maybe inside IDMap; its quantizer must be
-            flat.
+        index: An empty IVF index from `index_factory`, maybe inside wrappers.
         codes: uint8, shape (n, M), n at least the number of lists.
         codebooks: The codebooks in the index.
         seed: Seed of the sample and of k-means.
+        on_progress: Told the iterations of k-means done and in all.
 
     Raises:
         InvalidInputError: If the index has no lists or holds items already, there are fewer codes
             than lists, or the seed is no integer from 0 to 2**31 - 2.
     """
-    faiss = import_faiss()
-    ivf = pq_leaf(index)
-    if not hasattr(ivf, "nlist"):
+    core = _empty_ivf(index)
+    runs = sample_runs(len(codes), core.nlist, seed)
+    sample = decode(np.concatenate([codes[first:last] for first, last in runs]), codebooks)
+    centroids = make_centroids(sample, core.nlist, seed=seed, on_progress=on_progress)
+    set_centroids(index, centroids, seed=seed)
+
+
+def _empty_ivf(index: Any) -> Any:
+    layers = layers_of(index)
+    if not layers.is_ivf:
         raise InvalidInputError(
             "the index must be IVF to have lists to train, got a flat one, which is ready for add."
         )
@@ -49,27 +69,125 @@ def train_coarse_quantizer(
             f"the index must be empty when its lists are trained, but it holds {index.ntotal} "
             "items, which would stay in the old lists. Make a new one."
         )
+    return layers.core
+
+
+def sample_runs(items: int, nlist: int, seed: int) -> list[tuple[int, int]]:
+    """Which of ``items`` rows the lists are made from, as ascending runs (first, after last).
+
+    256 rows a list, but no more than 2**19 in all unless 39 a list, which FAISS wants, are more.
+    Runs of 64 rows rather than single ones, since rows may have to be read from disk for this.
+
+    Raises:
+        InvalidInputError: If there are fewer items than lists, or FAISS cannot take the seed.
+    """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _SEEDS:
         raise InvalidInputError(f"seed must be an integer from 0 to {_SEEDS - 1}, got {seed!r}.")
-    if len(codes) < ivf.nlist:
+    if items < nlist:
         raise InvalidInputError(
-            f"IVF{ivf.nlist} needs at least {ivf.nlist} items to make its lists from, got "
-            f"{len(codes)}. Use fewer lists, or a string without IVF."
+            f"IVF{nlist} needs at least {nlist} items to make its lists from, got {items}. "
+            "Use fewer lists, or a string without IVF."
         )
-    rng = np.random.default_rng(seed)
-    size = min(len(codes), _POINTS_PER_LIST * ivf.nlist)
-    sample = decode(codes[rng.choice(len(codes), size, replace=False)], codebooks)
-    kmeans = faiss.Kmeans(
-        codebooks.D,
-        ivf.nlist,
-        niter=_ITERATIONS,
-        spherical=True,
-        seed=int(seed) + 1,
-        min_points_per_centroid=1,
-        max_points_per_centroid=_POINTS_PER_LIST,
+    wanted = min(_POINTS_PER_LIST * nlist, max(_MAX_POINTS, _MIN_POINTS_PER_LIST * nlist))
+    if items <= wanted:
+        return [(0, items)]
+    runs = np.random.default_rng(seed).choice(
+        items // _RUN, max(1, wanted // _RUN), replace=False, shuffle=False
     )
-    kmeans.train(sample)
-    ivf.quantizer.reset()
-    ivf.quantizer.add(kmeans.centroids)
-    ivf.is_trained = True
-    index.is_trained = True
+    return [(int(run) * _RUN, (int(run) + 1) * _RUN) for run in np.sort(runs)]
+
+
+def make_centroids(
+    sample: Vectors, nlist: int, *, seed: int = 0, on_progress: Step | None = None
+) -> Vectors:
+    """Spherical k-means by inner product.
+
+    Args:
+        sample: float32, shape (n, D), decoded vectors.
+        nlist: Number of centroids.
+        seed: Seed of k-means.
+        on_progress: Told the iterations done and in all.
+
+    Returns:
+        float32, shape (nlist, D), of unit length. The same sample, seed and number of threads give
+        the same centroids.
+    """
+    faiss = import_faiss()
+    width = sample.shape[1]
+    parameters = faiss.ClusteringParameters()
+    parameters.spherical = True
+    parameters.niter = 1
+    parameters.seed = int(seed) + 1
+    parameters.min_points_per_centroid = 1
+    parameters.max_points_per_centroid = max(1, len(sample))
+    clustering = faiss.Clustering(width, nlist, parameters)
+    # One iteration a call: train() starts from the centroids that are there.
+    assigner = faiss.IndexFlatIP(width)
+    for iteration in range(_ITERATIONS):
+        clustering.train(sample, assigner)
+        if on_progress:
+            on_progress(iteration + 1, _ITERATIONS)
+    centroids: Vectors = faiss.vector_to_array(clustering.centroids).reshape(nlist, width)
+    return centroids
+
+
+def set_centroids(index: Any, centroids: Vectors, *, seed: int = 0) -> None:
+    """Make the lists of an empty IVF index those around the centroids (nlist, D).
+
+    Raises:
+        InvalidInputError: If the index has no lists, or holds items already.
+    """
+    faiss = import_faiss()
+    core = _empty_ivf(index)
+    quantizer = faiss.downcast_index(core.quantizer)
+    quantizer.reset()
+    if not quantizer.is_trained:  # lists of lists
+        quantizer.cp.spherical = True
+        quantizer.cp.seed = int(seed) + 1
+        quantizer.cp.min_points_per_centroid = 1
+        quantizer.train(centroids)
+    with _one_thread():  # the links of a graph depend on the order in which threads add
+        quantizer.add(centroids)
+    if hasattr(quantizer, "nprobe"):
+        # One list at least that is not empty, so that every item finds a list of its own.
+        sizes = [quantizer.get_list_size(number) for number in range(quantizer.nlist)]
+        quantizer.nprobe = max(quantizer.nprobe, sizes.count(0) + 1)
+    mark_trained(layers_of(index), lists=True)
+
+
+def centroids_of(core: Any) -> Vectors:
+    """The centroids (nlist, D) of a trained IVF index, in the order of the lists."""
+    faiss = import_faiss()
+    quantizer = faiss.downcast_index(core.quantizer)
+    if hasattr(quantizer, "make_direct_map"):
+        quantizer = faiss.clone_index(quantizer)  # a direct map would be written to files
+        quantizer.make_direct_map()
+    found: Vectors = quantizer.reconstruct_n(0, core.nlist)
+    return found
+
+
+def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
+    """The list that each code belongs to: the one whose centroid its decoded vector is nearest to.
+
+    Args:
+        core: A trained IVF index.
+        codes: uint8, shape (n, M).
+        codebooks: The codebooks in the index.
+
+    Returns:
+        int64, shape (n,).
+    """
+    lists: Ids = core.quantizer.search(decode(codes, codebooks), 1)[1][:, 0]
+    return lists
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """FAISS on one thread; the setting belongs to the calling thread alone (OpenMP)."""
+    faiss = import_faiss()
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -9,25 +9,31 @@ import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, check_vectors
 from ..._files import atomic_file, check_readable
-from ...aqs import block_normalize, decode, lookup_tables
+from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
-from ..base import Hits
-from .coarse import train_coarse_quantizer
-from .factory import FactorySpec, index_factory, parse
-from .inject import bits_per_code, import_faiss, pq_leaf, protect, stored_codewords
-
-_ADD_CHUNK = 65536
-# Tables that span less rank nothing: their differences are rounding.
-_TABLE_ROUNDING = 1e-6
+from ..base import Hits, RangeHits
+from .coarse import Step, train_coarse_quantizer
+from .factory import make_index
+from .grammar import FactorySpec, parse
+from .inject import bits_per_code, holds, import_faiss, layers_of, protect
+from .items import Adder, Lists, codes_at, item_ids, locate
+from .search import Searcher
 
 
 class FaissEngine:
     """Codes in a FAISS index.
 
     A flat index of 8-bit or 4-bit codes is exact. FastScan (``fs``) rounds its lookup tables to 8
-    bits, so its scores are off by up to M / 2 steps of span / 255, span being the widest table's.
-    IVF looks into ``nprobe`` of its lists only.
+    bits, so its scores are off by up to M / 2 steps of span / 255, span being the widest table's;
+    re-ranking makes them exact again. IVF looks into ``nprobe`` of its lists only, and HNSW at
+    about ``ef_search`` items.
+
+    Searches change nothing in the engine, so threads may share it as long as none adds or removes.
+
+    Attributes:
+        index: The ``faiss.Index``. It takes block-normalised queries.
+        spec: What the index is made of.
     """
 
     name: ClassVar[str] = "faiss"
@@ -35,14 +41,49 @@ class FaissEngine:
 
     def __init__(self, index: Any, spec: FactorySpec, codebooks: Codebooks) -> None:
         self.index = index
-        self._spec = spec
+        self.spec = spec
+        self.layers = layers_of(index)
         self._codebooks = codebooks
+        self._searcher = Searcher(index, self.layers, spec, codebooks)
         self._next_id: int | None = None
 
     @property
     def codebooks(self) -> Codebooks:
         """The codebooks that the codes belong to."""
         return self._codebooks
+
+    @classmethod
+    def empty(
+        cls, codebooks: Codebooks, factory: str, *, items: int, nprobe: int | None = None
+    ) -> FaissEngine:
+        """An engine without items, and without lists where it is to have them.
+
+        Args:
+            codebooks: The codebooks; K must be a power of two.
+            factory: A factory string, see `grammar`.
+            items: How many items there will be, which ``IVF`` without a number goes by.
+            nprobe: As in `build`.
+
+        Raises:
+            InvalidInputError: If FAISS cannot represent what is asked for, or the string is for
+                plain FAISS only.
+            MissingDependencyError: If FAISS is not installed.
+        """
+        spec = parse(factory, codebooks, items=items)
+        if spec.projection or spec.refine == "Flat":
+            what = "Projection takes features" if spec.projection else "RFlat keeps vectors"
+            raise InvalidInputError(
+                f"{factory!r} is for mecoq_index.index_factory: {what}, but the engine is given "
+                "codes and embeddings. Leave that part out"
+                + (", or use Refine(MeCoQ)." if spec.fast_scan and not spec.projection else ".")
+            )
+        engine = cls(make_index(spec, codebooks), spec, codebooks)
+        if spec.nlist:
+            default = max(1, round(spec.nlist**0.5))
+            engine.layers.core.nprobe = engine._searcher.check_nprobe(nprobe or default)
+        elif nprobe is not None:
+            raise InvalidInputError(f"nprobe is for IVF indexes, but the string is {factory!r}.")
+        return engine
 
     @classmethod
     def build(
@@ -59,10 +100,10 @@ class FaissEngine:
 
         Args:
             codebooks: The codebooks; K must be a power of two.
-            codes: uint8, shape (n, M). IVF trains its lists on them.
-            ids: int64, shape (n,); None for 0..n-1. A flat index without IDMap2 can hold only the
-                latter.
-            factory: A factory string, see `factory`.
+            codes: uint8, shape (n, M); may be a memory map. IVF trains its lists on them.
+            ids: int64, shape (n,); None for 0..n-1. An index without IVF or IDMap2 can hold only
+                the latter.
+            factory: A factory string, see `grammar`.
             nprobe: Lists that a search looks into unless told otherwise; about sqrt(nlist) if None.
             seed: Seed of the lists' k-means.
 
@@ -71,48 +112,63 @@ class FaissEngine:
             MissingDependencyError: If FAISS is not installed.
         """
         codes = check_codes(codes, codebooks.M, codebooks.K)
-        spec = parse(factory, codebooks)
-        engine = cls(index_factory(codebooks.D, factory, codebooks), spec, codebooks)
-        if spec.nlist:
+        engine = cls.empty(codebooks, factory, items=len(codes), nprobe=nprobe)
+        if engine.spec.nlist:
             train_coarse_quantizer(engine.index, codes, codebooks, seed=seed)
-            default = max(1, round(spec.nlist**0.5))
-            pq_leaf(engine.index).nprobe = engine._check_nprobe(nprobe or default)
-        elif nprobe is not None:
-            raise InvalidInputError(f"nprobe is for IVF indexes, but the string is {factory!r}.")
         engine.add(codes, ids)
         return engine
 
-    def add(self, codes: Codes, ids: Ids | None = None) -> None:
-        """Add codes (n, M) under ``ids``, or under the next free numbers.
+    def add(
+        self,
+        codes: Codes,
+        ids: Ids | range | None = None,
+        *,
+        lists: Lists | None = None,
+        on_progress: Step | None = None,
+    ) -> None:
+        """Add codes under ids.
+
+        Args:
+            codes: uint8, shape (n, M); may be a memory map.
+            ids: int64, shape (n,), or a range of n; None for the next free numbers.
+            lists: For IVF: the list of each code, shape (n,), where it is known already.
+            on_progress: Told the codes added and in all.
 
         Raises:
             InvalidInputError: If codes or ids are malformed, an id is held already, or the index
                 cannot keep ids of one's own.
         """
         codes = check_codes(codes, self._codebooks.M, self._codebooks.K)
-        ids = self._new_ids(ids, len(codes))
-        for start in range(0, len(codes), _ADD_CHUNK):
-            chunk = slice(start, start + _ADD_CHUNK)
-            self._add_chunk(codes[chunk], ids[chunk])
-        if len(ids):
-            self._next_id = max(self._next_id or 0, int(ids.max()) + 1)
+        found = self._new_ids(ids, len(codes))
+        adder = Adder(self.layers, self._codebooks)
+        adder.add(codes, found, lists=lists, step=on_progress)
+        adder.finish()
+        if len(found):
+            largest = found[-1] if isinstance(found, range) else int(found.max())
+            self._next_id = max(self._next_id or 0, largest + 1)
 
-    def _keeps_ids(self) -> bool:
-        return bool(self._spec.nlist or self._spec.id_map)
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether items can have ids of one's own; else they are numbered 0..n-1."""
+        return bool(self.spec.id_map or (self.spec.nlist and not self.spec.refine))
 
-    def _new_ids(self, ids: Ids | None, n: int) -> Ids:
-        if not self._keeps_ids():
-            rows = np.arange(len(self), len(self) + n, dtype=np.int64)
-            if ids is not None and not np.array_equal(check_ids(ids, n), rows):
+    def _new_ids(self, ids: Ids | range | None, n: int) -> Ids | range:
+        if not self.keeps_ids:
+            rows = range(len(self), len(self) + n)
+            if ids is not None and not np.array_equal(check_ids(np.asarray(ids), n), rows):
                 raise InvalidInputError(
-                    f"{self._spec} numbers its items itself, so ids must be {len(self)}.."
-                    f"{len(self) + n - 1}. Use '{self._spec},IDMap2' for ids of your own."
+                    f"{self.spec} numbers its items itself, so ids must be {len(self)}.."
+                    f"{len(self) + n - 1}. Use '{self.spec},IDMap2' for ids of your own."
                 )
             return rows
         if self._next_id is None:
             self._next_id = int(self.ids().max(initial=-1)) + 1
         if ids is None:
-            return np.arange(self._next_id, self._next_id + n, dtype=np.int64)
+            return range(self._next_id, self._next_id + n)
+        if isinstance(ids, range):
+            if len(ids) == n and ids.step == 1 and ids.start >= self._next_id:
+                return ids
+            ids = np.asarray(ids, np.int64)
         ids, held = check_ids(ids, n), self.ids()
         if len(taken := np.intersect1d(ids, held)):
             raise InvalidInputError(
@@ -123,99 +179,85 @@ class FaissEngine:
 
     def ids(self) -> Ids:
         """The ids of all items held, in no particular order."""
-        faiss = import_faiss()
-        if self._spec.id_map:
-            kept: Ids = faiss.vector_to_array(self.index.id_map)
-            return kept
-        if not self._spec.nlist:
-            return np.arange(len(self), dtype=np.int64)
-        lists = pq_leaf(self.index).invlists
-        parts = [np.empty(0, np.int64)]
-        for number in range(lists.nlist):
-            if size := lists.list_size(number):
-                parts.append(faiss.rev_swig_ptr(lists.get_ids(number), size).copy())
-        return np.concatenate(parts)
+        return item_ids(self.layers)
 
-    def _add_chunk(self, codes: Codes, ids: Ids) -> None:
-        if self._spec.fast_scan:
-            # add_sa_codes corrupts the heap of IndexIVFPQFastScan and is refused by the flat one.
-            # A decoded vector is its own nearest codeword, so encoding it gives its codes back.
-            vectors = decode(codes, self._codebooks)
-            if self._keeps_ids():
-                self.index.add_with_ids(vectors, ids)
-            else:
-                self.index.add(vectors)
-            return
-        stored = _pack(codes, self._spec.nbits)
-        if self._spec.nlist:
-            stored = self._prefix_list_numbers(codes, stored)
-        if self._keeps_ids():
-            self.index.add_sa_codes(stored, ids)
-        else:
-            self.index.add_sa_codes(stored)
-
-    def _prefix_list_numbers(self, codes: Codes, packed: Codes) -> Codes:
-        """Put the list number, little-endian, in front of each code, as IVF's own encoder does."""
-        ivf = pq_leaf(self.index)
-        _, lists = ivf.quantizer.search(decode(codes, self._codebooks), 1)
-        width = ivf.coarse_code_size()
-        prefix = lists.astype("<i8").view(np.uint8).reshape(len(codes), 8)[:, :width]
-        return np.ascontiguousarray(np.concatenate([prefix, packed], axis=1))
-
-    def _check_nprobe(self, nprobe: int) -> int:
-        whole = isinstance(nprobe, (int, np.integer)) and not isinstance(nprobe, bool)
-        if not whole or not 1 <= nprobe <= self._spec.nlist:
-            raise InvalidInputError(
-                f"nprobe must be an integer between 1 and nlist={self._spec.nlist}, got {nprobe!r}."
-            )
-        return int(nprobe)
-
-    def search(self, z: Vectors, k: int, *, nprobe: int | None = None) -> Hits:
-        """The k best items for each raw query.
+    def search(
+        self,
+        z: Vectors,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        k_factor: int | None = None,
+        ef_search: int | None = None,
+        allowed: Ids | None = None,
+    ) -> Hits:
+        """The k best items for each raw query. All settings are for this call only.
 
         Args:
             z: float32, shape (nq, D); normalised per subvector here.
             k: Results per query.
-            nprobe: Lists to look into, for this call only; the index's setting if None.
+            nprobe: For IVF: lists to look into; the index's setting if None.
+            k_factor: For FastScan, flat or with Refine: fetch k_factor * k items by rounded tables
+                and rank them again by exact AQS. None for the index's setting with Refine, and for
+                no re-ranking without.
+            ef_search: For HNSW: items to keep in view; the index's setting if None.
+            allowed: Look among the items with these ids only; int64, shape (m,). Ids that are not
+                held are passed over. On an index without IVF or HNSW this scans just those items,
+                exactly.
 
         Returns:
             Hits (nq, k); missing results are id -1 and score -inf.
 
         Raises:
-            InvalidInputError: If an argument is malformed, or nprobe is given without IVF.
+            InvalidInputError: If an argument is malformed, or a setting is not for this index.
         """
-        faiss = import_faiss()
         z, k = check_vectors(z, self._codebooks.D, name="z"), check_k(k)
-        parameters = None
-        if nprobe is not None:
-            if not self._spec.nlist:
-                raise InvalidInputError(f"nprobe is for IVF indexes, but this is {self._spec}.")
-            parameters = faiss.SearchParametersIVF(nprobe=self._check_nprobe(nprobe))
-        if not len(z) or not len(self):
-            return Hits.empty(len(z), k)
-        queries = block_normalize(z, self._codebooks.M)
-        scores, ids = self.index.search(queries, k, params=parameters)
-        scores[ids < 0] = -np.inf  # FAISS pads with the lowest float
-        hits = Hits(scores, ids)
-        if self._spec.fast_scan:
-            self._fill_ties(hits, queries)
-        return hits
+        return self._searcher.search(
+            z, k, nprobe=nprobe, k_factor=k_factor, ef_search=ef_search, allowed=allowed
+        )
 
-    def _fill_ties(self, hits: Hits, queries: Vectors) -> None:
-        """Answer queries that score all items alike, a zero query above all.
+    def range_search(
+        self,
+        z: Vectors,
+        threshold: float,
+        *,
+        nprobe: int | None = None,
+        allowed: Ids | None = None,
+    ) -> RangeHits:
+        """All items whose AQS is above a threshold, for each raw query.
 
-        FastScan scales its tables by 255 / span (faiss/utils/quantize_lut.cpp). Without a span
-        that is no number, and FAISS 1.15 then finds nothing. All items tie: the lowest ids win.
+        Args:
+            z: float32, shape (nq, D).
+            threshold: A score in [-M, M]. FastScan compares its rounded scores with it.
+            nprobe: For IVF: lists to look into, for this call only.
+            allowed: For IVF: look among the items with these ids only; int64, shape (m,).
+
+        Raises:
+            InvalidInputError: If an argument is malformed, or FAISS has no range search for this
+                index: flat FastScan, Refine and HNSW.
         """
-        lost = np.flatnonzero(~np.isfinite(hits.scores[:, 0]))
-        if not len(lost):
-            return
-        tables = lookup_tables(queries[lost], self._codebooks)
-        alike = np.ptp(tables, axis=2).max(axis=1) <= _TABLE_ROUNDING
-        lost, tables = lost[alike], tables[alike]
-        ids = np.sort(self.ids())[: hits.ids.shape[1]]
-        hits.scores[lost, : len(ids)] = tables[:, :, 0].sum(axis=1)[:, None]
-        hits.ids[lost, : len(ids)] = ids
+        z = check_vectors(z, self._codebooks.D, name="z")
+        return self._searcher.range_search(z, threshold, nprobe=nprobe, allowed=allowed)
+
+    def codes(self, ids: Ids) -> Codes:
+        """The codes (n, M) of the items with these ids.
+
+        Raises:
+            InvalidInputError: If ids are malformed, or one is not held.
+        """
+        ids = check_ids(ids, len(ids))
+        out = np.empty((len(ids), self._codebooks.M), np.uint8)
+        for number, rows, places in locate(self.layers, ids):
+            out[places] = codes_at(self.layers, rows, number)
+        return out
+
+    def reconstruct(self, ids: Ids) -> Vectors:
+        """The decoded vectors (n, D) of the items with these ids.
+
+        Raises:
+            InvalidInputError: If ids are malformed, or one is not held.
+        """
+        return decode(self.codes(ids), self._codebooks)
 
     def remove(self, ids: Ids) -> int:
         """Remove the items with these ids; return how many there were.
@@ -223,13 +265,17 @@ class FaissEngine:
         Raises:
             InvalidInputError: If the index cannot remove: a flat one without IDMap2 would renumber
                 its items, IDMap over IVF would confuse them (IDMap closes the gap in its table,
-                IVF keeps its numbers), and FastScan's packed blocks do not support it.
+                IVF keeps its numbers), and FastScan's packed blocks, Refine and HNSW do not
+                support it.
         """
-        ids = check_ids(ids, len(ids))
-        spec = self._spec
-        if spec.fast_scan or bool(spec.nlist) == bool(spec.id_map):
+        ids, spec = check_ids(ids, len(ids)), self.spec
+        if spec.fast_scan or spec.graph or bool(spec.nlist) == bool(spec.id_map):
             able = FactorySpec(
-                spec.M, spec.nbits, spec.nlist, id_map="" if spec.nlist else "IDMap2"
+                spec.M,
+                spec.nbits,
+                spec.nlist,
+                coarse=spec.coarse,
+                id_map="" if spec.nlist else "IDMap2",
             )
             raise InvalidInputError(
                 f"{spec} cannot remove items. Build with '{able}' to be able to."
@@ -248,77 +294,98 @@ class FaissEngine:
         Raises:
             ArtifactError: If the file is damaged, of another kind, or holds other codebooks.
         """
-        faiss = import_faiss()
         path = check_readable(Path(path))
         try:
-            index = faiss.read_index(str(path))
-            stored = stored_codewords(index)
+            index = import_faiss().read_index(str(path))
+            spec = spec_of(index, codebooks)
         except (RuntimeError, InvalidInputError) as exc:
             raise ArtifactError(f"{path} is no FAISS index with a product quantizer.") from exc
-        if not np.array_equal(stored, codebooks.codewords):
-            raise ArtifactError(
-                f"{path} holds other codebooks than the ones given "
-                f"({codebooks.fingerprint[:12]}). Search it with its own."
-            )
-        if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise ArtifactError(f"{path} does not rank by inner product, so not by AQS.")
-        if getattr(pq_leaf(index), "by_residual", False):
-            raise ArtifactError(
-                f"{path} holds codes of residuals, so its scores are not AQS. "
-                "Build it again with mecoq_index.index_factory."
-            )
-        if not index.is_trained:
-            raise ArtifactError(f"{path} has no lists yet. Train the index before it is saved.")
+        _check_opened(path, index, spec, codebooks)
         protect(index)
-        return cls(index, _spec_of(index, codebooks), codebooks)
+        return cls(index, spec, codebooks)
 
     @property
     def bytes_per_vector(self) -> float:
-        """Bytes of packed code, and 8 of id for each of IVF and IDMap."""
-        spec = self._spec
+        """Bytes of packed code, of 8-byte ids for IVF and IDMap, and of the links of a graph."""
+        spec = self.spec
         code = (spec.M * spec.nbits + 7) // 8
-        return float(code + 8 * bool(spec.nlist) + 8 * bool(spec.id_map))
+        size = float(code * (1 + bool(spec.refine)) + 8 * bool(spec.nlist) + 8 * bool(spec.id_map))
+        if spec.graph and len(self):
+            graph = self.layers.core.hnsw
+            links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
+            size += links / len(self)
+        return size
 
     def describe(self) -> dict[str, Any]:
         """Plain values for people and logs."""
-        spec = self._spec
+        spec = self.spec
         described = {
             "engine": self.name,
             "factory": str(spec),
             "items": len(self),
-            "exact": not (spec.nlist or spec.fast_scan),
+            "exact": not (spec.nlist or spec.fast_scan or spec.graph),
             "bytes_per_vector": self.bytes_per_vector,
         }
         if spec.nlist:
-            described |= {"nlist": spec.nlist, "nprobe": int(pq_leaf(self.index).nprobe)}
+            described |= {"nlist": spec.nlist, "nprobe": int(self.layers.core.nprobe)}
         return described
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
 
 
-def _pack(codes: Codes, nbits: int) -> Codes:
-    """FAISS's codes: nbits per subquantizer, packed without gaps, low bits first."""
-    if nbits == 8:
-        return codes
-    packed: Codes = import_faiss().pack_bitstrings(codes.astype(np.int32), nbits)
-    return packed
+def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
+    """What a FAISS index is made of.
 
-
-def _spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
+    Raises:
+        InvalidInputError: If there is no product quantizer at its core.
+    """
     faiss = import_faiss()
-    leaf = pq_leaf(index)
-    id_map = ""
-    if isinstance(index, faiss.IndexIDMap2):
-        id_map = "IDMap2"
-    elif isinstance(index, faiss.IndexIDMap):
-        id_map = "IDMap"
-    fast_scan = isinstance(leaf, (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan))
+    layers = layers_of(index)
+    core, coarse = layers.core, ""
+    if layers.is_ivf:
+        quantizer = faiss.downcast_index(core.quantizer)
+        if hasattr(quantizer, "hnsw"):
+            coarse = f"HNSW{quantizer.hnsw.nb_neighbors(1)}"
+        elif hasattr(quantizer, "nlist"):
+            coarse = f"IVF{quantizer.nlist}"
+    refine = ""
+    if layers.refine is not None:
+        refine = "MeCoQ" if len(layers.pq_holders) > 1 else "Flat"
     return FactorySpec(
         M=codebooks.M,
         nbits=bits_per_code(codebooks),
-        nlist=getattr(leaf, "nlist", 0),
-        fast_scan=fast_scan,
-        block_size=leaf.bbs if fast_scan and leaf.bbs != 32 else 0,
-        id_map=id_map,
+        nlist=core.nlist if layers.is_ivf else 0,
+        coarse=coarse,
+        graph=core.hnsw.nb_neighbors(1) if layers.is_graph else 0,
+        fast_scan=layers.is_fast_scan,
+        block_size=core.bbs if layers.is_fast_scan and core.bbs != 32 else 0,
+        refine=refine,
+        id_map="" if layers.id_map is None else type(layers.id_map).__name__.removeprefix("Index"),
+        projection=layers.transform is not None,
     )
+
+
+def _check_opened(path: Path, index: Any, spec: FactorySpec, codebooks: Codebooks) -> None:
+    """Refuse an index that would not rank by AQS over these codebooks."""
+    faiss = import_faiss()
+    core = layers_of(index).core
+    if not holds(index, codebooks):
+        raise ArtifactError(
+            f"{path} holds other codebooks than the ones given "
+            f"({codebooks.fingerprint[:12]}). Search it with its own."
+        )
+    if spec.projection or spec.refine == "Flat":
+        raise ArtifactError(
+            f"{path} is {spec}, which takes vectors that the engine does not have. "
+            "Search it with FAISS itself."
+        )
+    if core.metric_type != (faiss.METRIC_L2 if spec.graph else faiss.METRIC_INNER_PRODUCT):
+        raise ArtifactError(f"{path} does not rank by inner product, so not by AQS.")
+    if getattr(core, "by_residual", False):
+        raise ArtifactError(
+            f"{path} holds codes of residuals, so its scores are not AQS. "
+            "Build it again with mecoq_index.index_factory."
+        )
+    if not index.is_trained:
+        raise ArtifactError(f"{path} has no lists yet. Train the index before it is saved.")

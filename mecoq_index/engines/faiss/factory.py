@@ -1,150 +1,149 @@
-"""Factory strings with ``MeCoQ`` where FAISS has ``PQ``.
+"""Make FAISS indexes that hold learned codebooks, and read them back.
 
-    [IDMap,|IDMap2,] [IVFn,] MeCoQ[MxB[fs[_bbs]]] [,IDMap|,IDMap2]
-
-``MeCoQ8x8`` is 8 subquantizers of 2**8 codewords, ``MeCoQ16x4fs`` is FastScan, and plain ``MeCoQ``
-takes both numbers from the codebooks. FAISS's own parser cannot be extended from Python, so the
-string is translated, the index built by FAISS, and the codebooks written into its leaf.
+FAISS's own parser cannot be extended from Python, so a factory string (see `grammar`) is
+translated, the index built by FAISS, and the codebooks written into it.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...codebooks import Codebooks
-from ...errors import InvalidInputError
-from .inject import bits_per_code, import_faiss, inject
+from ..._files import check_readable
+from ...codebooks import Codebooks, Layer
+from ...errors import ArtifactError, InvalidInputError
+from .grammar import FactorySpec, parse
+from .inject import import_faiss, inject, layers_of, protect
 
-_GRAMMAR = re.compile(
-    r"(?:(?P<before>IDMap2?),)?(?:IVF(?P<nlist>[1-9]\d*),)?"
-    r"MeCoQ(?:(?P<M>[1-9]\d*)x(?P<nbits>[1-9]\d*)(?P<fs>fs(?:_(?P<bbs>[1-9]\d*))?)?)?"
-    r"(?:,(?P<after>IDMap2?))?"
-)
-
-
-@dataclass(frozen=True)
-class FactorySpec:
-    """A factory string, understood.
-
-    Attributes:
-        M: Subquantizers.
-        nbits: Bits of one code, log2 K.
-        nlist: Inverted lists; 0 for a flat index.
-        fast_scan: Whether the codes are scanned with 8-bit tables in registers (FastScan).
-        block_size: FastScan's block of vectors; 0 for FAISS's default.
-        id_map: ``IDMap``, ``IDMap2`` or empty.
-    """
-
-    M: int
-    nbits: int
-    nlist: int = 0
-    fast_scan: bool = False
-    block_size: int = 0
-    id_map: str = ""
-
-    def _string(self, quantizer: str) -> str:
-        parts = [f"IVF{self.nlist}"] if self.nlist else []
-        parts.append(quantizer)
-        return ",".join([*parts, self.id_map] if self.id_map else parts)
-
-    @property
-    def _suffix(self) -> str:
-        return ("fs" + (f"_{self.block_size}" if self.block_size else "")) if self.fast_scan else ""
-
-    def __str__(self) -> str:
-        return self._string(f"MeCoQ{self.M}x{self.nbits}{self._suffix}")
-
-    @property
-    def faiss_string(self) -> str:
-        """The string that FAISS builds the same structure from; ``np`` is: no polysemous codes."""
-        return self._string(f"PQ{self.M}x{self.nbits}{self._suffix or 'np'}")
-
-
-def parse(string: str, codebooks: Codebooks) -> FactorySpec:
-    """Read a factory string for the given codebooks.
-
-    Raises:
-        InvalidInputError: If the string cannot be read, or does not fit the codebooks; the message
-            names strings that do.
-    """
-    match = _GRAMMAR.fullmatch(string.replace(" ", ""))
-    if match is None or (match["before"] and match["after"]):
-        raise InvalidInputError(
-            f"cannot read the factory string {string!r}; it must be like "
-            f"{', '.join(_fitting(codebooks))}, each with ',IDMap2' behind it for ids of your own."
-        )
-    nbits = bits_per_code(codebooks)
-    if match["M"] and (int(match["M"]), int(match["nbits"])) != (codebooks.M, nbits):
-        raise InvalidInputError(
-            f"{string!r} asks for {match['M']} subquantizers of {match['nbits']} bits, but the "
-            f"codebooks have M={codebooks.M} and K={codebooks.K}. Use {_fitting(codebooks)[0]!r} "
-            "in its place."
-        )
-    if match["fs"] and nbits != 4:
-        raise InvalidInputError(
-            f"FastScan (fs) needs 4-bit codes, K=16, but the codebooks have K={codebooks.K}. Use "
-            f"{_fitting(codebooks)[0]!r}, or train with 16 codewords."
-        )
-    block_size = int(match["bbs"] or 0)
-    if block_size % 32:
-        raise InvalidInputError(
-            f"FastScan's block size must be a multiple of 32, got {block_size}."
-        )
-    return FactorySpec(
-        M=codebooks.M,
-        nbits=nbits,
-        nlist=int(match["nlist"] or 0),
-        fast_scan=bool(match["fs"]),
-        block_size=block_size,
-        id_map=match["before"] or match["after"] or "",
-    )
-
-
-def _fitting(codebooks: Codebooks) -> list[str]:
-    name = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
-    names = [name, f"IVF1024,{name}"]
-    return [*names, f"{name}fs", f"IVF1024,{name}fs"] if codebooks.K == 16 else names
+_K_FACTOR = 4.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
+EF_SEARCH = 64  # FAISS's default of 16 finds too little among so many equal codes
 
 
 def index_factory(d: int, string: str, codebooks: Codebooks | str | Path) -> Any:
-    """A plain ``faiss.Index`` that holds learned codebooks and ranks by inner product.
+    """A plain ``faiss.Index`` that holds learned codebooks and ranks by AQS.
 
-    Takes the place of ``faiss.index_factory(d, string, faiss.METRIC_INNER_PRODUCT)``. A flat index
-    is ready for ``add``; ``train`` on it changes nothing. An IVF index wants ``train``, which fits
-    its coarse quantizer by spherical k-means and leaves the codebooks alone.
+    Takes the place of ``faiss.index_factory(d, string, faiss.METRIC_INNER_PRODUCT)``. An index
+    without IVF is ready for ``add``; ``train`` on it changes nothing. An IVF index wants ``train``,
+    which fits its coarse quantizer by spherical k-means and leaves the codebooks alone.
 
     FAISS itself does not divide vectors by the length of their subvectors: pass
     ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. Raw embeddings in a
     flat index give the same codes and the "raw" AQS of the official code; in an IVF index they
     give lists that are nearly useless. `mecoq_index.engines.faiss.coarse` makes lists from codes.
 
+    FAISS's HNSW over product quantizers ranks by L2 only. For block-normalised vectors that is the
+    same ranking: a squared distance is 2 M - 2 AQS.
+
     Args:
-        d: Width of the embeddings, D of the codebooks.
-        string: For instance ``MeCoQ8x8``, ``IVF1024,MeCoQ8x8``, ``MeCoQ16x4fs,IDMap2``.
+        d: Width of the vectors that go in: of embeddings, D, or with ``Projection`` of features, P.
+        string: For instance ``MeCoQ8x8``, ``IVF1024,MeCoQ8x8``, ``MeCoQ16x4fs,IDMap2``; see
+            `mecoq_index.engines.faiss.grammar`.
         codebooks: The codebooks, or the path of their file.
 
     Returns:
-        A ``faiss.Index`` with METRIC_INNER_PRODUCT.
+        A ``faiss.Index`` with METRIC_INNER_PRODUCT; METRIC_L2 for HNSW.
 
     Raises:
-        InvalidInputError: If the string cannot be read or does not fit, or d is not D.
+        InvalidInputError: If the string cannot be read or does not fit, or d is not the width.
         ArtifactError: If the codebook file cannot be read.
         MissingDependencyError: If FAISS is not installed.
     """
-    faiss = import_faiss()
     if not isinstance(codebooks, Codebooks):
         codebooks = Codebooks.load(codebooks)
-    if d != codebooks.D:
+    spec = parse(string, codebooks)
+    _check_width(d, spec, codebooks)
+    return make_index(spec, codebooks)
+
+
+def _check_width(d: int, spec: FactorySpec, codebooks: Codebooks) -> None:
+    if spec.projection and d != codebooks.P:
+        raise InvalidInputError(
+            f"d must be the width of features, P={codebooks.P}, behind 'Projection', got {d}."
+        )
+    if not spec.projection and d != codebooks.D:
         hint = ""
         if d == codebooks.P:
-            hint = " That is the width of features: embed them first, with codebooks.project(x)."
+            hint = (
+                " That is the width of features: embed them first, with codebooks.project(x), or "
+                f"put a linear projection into the index: 'Projection,{spec}'."
+            )
         raise InvalidInputError(
             f"d must be the width of embeddings, D={codebooks.D}, got {d}.{hint}"
         )
-    spec = parse(string, codebooks)
-    index = faiss.index_factory(d, spec.faiss_string, faiss.METRIC_INNER_PRODUCT)
+
+
+def make_index(spec: FactorySpec, codebooks: Codebooks) -> Any:
+    """The index that a factory string means."""
+    faiss = import_faiss()
+    metric = faiss.METRIC_L2 if spec.graph else faiss.METRIC_INNER_PRODUCT
+    inner = spec.faiss_string.removesuffix(f",{spec.id_map}") if spec.projection else None
+    index = faiss.index_factory(codebooks.D, inner or spec.faiss_string, metric)
+    if spec.projection:
+        index = _behind_projection(index, codebooks.projection[0])
+        if spec.id_map:
+            index = _owning(getattr(faiss, f"Index{spec.id_map}")(index), index)
     inject(index, codebooks)
+    layers = layers_of(index)
+    if layers.refine is not None:
+        layers.refine.k_factor = _K_FACTOR
+    if layers.is_graph:
+        layers.core.hnsw.efSearch = EF_SEARCH
+    if layers.is_ivf:
+        _search_coarse_quantizer_well(faiss.downcast_index(layers.core.quantizer))
+    return index
+
+
+def _behind_projection(index: Any, layer: Layer) -> Any:
+    """The index with a learned affine map in front, which FAISS applies to all that goes in."""
+    faiss = import_faiss()
+    width, features = layer.weight.shape
+    transform = faiss.LinearTransform(features, width, True)
+    faiss.copy_array_to_vector(layer.weight.ravel(), transform.A)
+    faiss.copy_array_to_vector(layer.bias.ravel(), transform.b)
+    transform.is_trained = True
+    return _owning(faiss.IndexPreTransform(transform, index), index, transform)
+
+
+def _owning(wrapper: Any, *parts: Any) -> Any:
+    """Give the wrapper, in C++, the parts that it was made of in Python."""
+    wrapper.own_fields = True
+    for part in parts:
+        part.this.disown()
+    return wrapper
+
+
+def _search_coarse_quantizer_well(quantizer: Any) -> None:
+    """Look for lists widely: a list that is not found hides all its items.
+
+    FAISS's defaults are 16 candidates in a graph and a single list of lists.
+    """
+    if hasattr(quantizer, "hnsw"):
+        quantizer.hnsw.efSearch = EF_SEARCH
+    elif hasattr(quantizer, "nprobe"):
+        quantizer.nprobe = max(1, round(quantizer.nlist**0.5))
+
+
+def read_index(path: str | Path) -> Any:
+    """Read an index of `index_factory` from a file, with its codebooks safe from ``train()`` again.
+
+    ``faiss.read_index`` reads it just as well, but forgets what protects the codebooks: there,
+    ``train()`` on a file that was read replaces them.
+
+    Args:
+        path: A file that ``faiss.write_index`` wrote.
+
+    Returns:
+        The ``faiss.Index``.
+
+    Raises:
+        ArtifactError: If the file is missing, damaged, or holds no product quantizer.
+        MissingDependencyError: If FAISS is not installed.
+    """
+    faiss = import_faiss()
+    path = check_readable(Path(path))
+    try:
+        index = faiss.read_index(str(path))
+        protect(index)
+    except (RuntimeError, InvalidInputError) as exc:
+        raise ArtifactError(f"{path} is no FAISS index with a product quantizer.") from exc
     return index

@@ -13,6 +13,7 @@ What FAISS does that a reader would not guess:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -58,70 +59,158 @@ def bits_per_code(codebooks: Codebooks) -> int:
     return nbits
 
 
-def pq_leaf(index: Any) -> Any:
-    """The product-quantizer index inside wrappers; valid only while ``index`` lives.
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The indexes that one FAISS index is made of; valid only while that index lives.
+
+    Attributes:
+        wrappers: The indexes around the core, outermost first.
+        core: The index that holds the items: IndexPQ, IndexIVFPQ, their FastScan forms, or
+            IndexHNSWPQ.
+        id_map: The IndexIDMap or IndexIDMap2 among the wrappers, or None.
+        refine: The IndexRefine among the wrappers, or None.
+        transform: The IndexPreTransform among the wrappers, or None.
+    """
+
+    wrappers: tuple[Any, ...]
+    core: Any
+    id_map: Any = None
+    refine: Any = None
+    transform: Any = None
+
+    @property
+    def pq_holders(self) -> list[Any]:
+        """Every index with a product quantizer: the core or its storage, and the one to re-rank."""
+        faiss = import_faiss()
+        graph = isinstance(self.core, faiss.IndexHNSWPQ)
+        holders = [faiss.downcast_index(self.core.storage) if graph else self.core]
+        if self.refine is not None:
+            again = faiss.downcast_index(self.refine.refine_index)
+            holders += [again] if isinstance(again, faiss.IndexPQ) else []
+        return holders
+
+    @property
+    def is_ivf(self) -> bool:
+        """Whether the core has inverted lists."""
+        return hasattr(self.core, "nlist")
+
+    @property
+    def is_fast_scan(self) -> bool:
+        """Whether the core is FastScan."""
+        faiss = import_faiss()
+        return isinstance(self.core, (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan))
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether the core is an HNSW graph."""
+        return isinstance(self.core, import_faiss().IndexHNSWPQ)
+
+
+def layers_of(index: Any) -> Layers:
+    """Look through the wrappers of a FAISS index.
 
     Raises:
-        InvalidInputError: If there is none.
+        InvalidInputError: If there is no product quantizer at the core.
     """
     faiss = import_faiss()
-    leaf = faiss.downcast_index(index)
-    while isinstance(leaf, faiss.IndexIDMap):
-        leaf = faiss.downcast_index(leaf.index)
+    core, wrappers, found = faiss.downcast_index(index), [], {}
+    inner = {
+        "id_map": (faiss.IndexIDMap, "index"),
+        "transform": (faiss.IndexPreTransform, "index"),
+        "refine": (faiss.IndexRefine, "base_index"),
+    }
+    while kind := next((name for name, (cls, _) in inner.items() if isinstance(core, cls)), None):
+        found[kind] = core
+        wrappers.append(core)
+        core = faiss.downcast_index(getattr(core, inner[kind][1]))
     kinds = (
         faiss.IndexPQ,
         faiss.IndexIVFPQ,
         faiss.IndexPQFastScan,
         faiss.IndexIVFPQFastScan,
+        faiss.IndexHNSWPQ,
     )
-    if not isinstance(leaf, kinds):
+    if not isinstance(core, kinds):
         raise InvalidInputError(
-            f"the index must hold a product quantizer, got {type(leaf).__name__}."
+            f"the index must hold a product quantizer, got {type(core).__name__}."
         )
-    return leaf
+    return Layers(tuple(wrappers), core, **found)
+
+
+def pq_leaf(index: Any) -> Any:
+    """The index with the product quantizer inside wrappers; valid only while ``index`` lives.
+
+    Raises:
+        InvalidInputError: If there is none.
+    """
+    return layers_of(index).pq_holders[0]
 
 
 def stored_codewords(index: Any) -> npt.NDArray[np.float32]:
     """The codewords (M, K, Ds) that a FAISS index holds, as a copy."""
-    faiss = import_faiss()
-    pq = pq_leaf(index).pq
-    centroids: npt.NDArray[np.float32] = faiss.vector_to_array(pq.centroids)
+    return _codewords(pq_leaf(index).pq)
+
+
+def holds(index: Any, codebooks: Codebooks) -> bool:
+    """Whether every product quantizer in the index holds exactly these codewords."""
+    return all(
+        np.array_equal(_codewords(holder.pq), codebooks.codewords)
+        for holder in layers_of(index).pq_holders
+    )
+
+
+def _codewords(pq: Any) -> npt.NDArray[np.float32]:
+    centroids: npt.NDArray[np.float32] = import_faiss().vector_to_array(pq.centroids)
     return centroids.reshape(pq.M, pq.ksub, pq.dsub)
 
 
 def inject(index: Any, codebooks: Codebooks) -> None:
     """Write the codebooks into a fresh FAISS index and protect them from ``train()``.
 
-    A flat index is ready for ``add`` afterwards; an IVF index still wants its lists trained.
+    An index without lists is ready for ``add`` afterwards; an IVF index wants its lists trained.
 
     Args:
-        index: An index made by ``faiss.index_factory`` with inner product, maybe inside IDMap.
+        index: An index made by ``faiss.index_factory``, with inner product, or L2 for HNSW.
         codebooks: The codebooks; M, K and Ds must be those of the index.
 
     Raises:
         InvalidInputError: If the index holds no product quantizer, or one of another shape.
     """
-    faiss = import_faiss()
-    leaf = pq_leaf(index)
-    pq = leaf.pq
+    layers = layers_of(index)
+    norms = np.linalg.norm(codebooks.codewords, axis=2)
+    if np.abs(norms - 1).max() > _UNIT_TOLERANCE:
+        raise InvalidInputError("codewords must have unit length within 1e-5 for FAISS's encoder.")
+    for holder in layers.pq_holders:
+        _write_codewords(holder.pq, codebooks)
+        if hasattr(holder, "nlist"):
+            holder.by_residual = False
+        else:
+            holder.is_trained = True
+    if layers.is_graph:
+        # The graph is built by distances between codes, and FAISS makes their table in train().
+        layers.pq_holders[0].pq.compute_sdc_table()
+    mark_trained(layers)
+    protect(index)
+
+
+def _write_codewords(pq: Any, codebooks: Codebooks) -> None:
     shape = (pq.M, pq.ksub, pq.dsub)
     if shape != codebooks.codewords.shape or pq.centroids.size() != codebooks.codewords.size:
         raise InvalidInputError(
             f"the codebooks must have the index's shape (M, K, Ds) = {shape}, "
             f"got {codebooks.codewords.shape}."
         )
-    norms = np.linalg.norm(codebooks.codewords, axis=2)
-    if np.abs(norms - 1).max() > _UNIT_TOLERANCE:
-        raise InvalidInputError("codewords must have unit length within 1e-5 for FAISS's encoder.")
-    faiss.copy_array_to_vector(codebooks.codewords.ravel(), pq.centroids)
+    import_faiss().copy_array_to_vector(codebooks.codewords.ravel(), pq.centroids)
     if pq.transposed_centroids.size():
         pq.sync_transposed_centroids()
-    if isinstance(leaf, (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)):
-        leaf.by_residual = False
-    else:
-        leaf.is_trained = True
+
+
+def mark_trained(layers: Layers, *, lists: bool = False) -> None:
+    """Say up the chain that the index is trained: one without lists, or one whose lists are."""
+    if layers.is_ivf and not lists:
+        return
+    for index in (layers.core, *layers.wrappers):
         index.is_trained = True
-    protect(index)
 
 
 def protect(index: Any) -> None:
@@ -129,13 +218,14 @@ def protect(index: Any) -> None:
 
     The k-means of the product quantizer starts from the codebooks and runs for no iteration; that
     of IVF's lists is spherical. Call it again on an index that was read from a file and is to be
-    trained.
+    trained, or read it with `mecoq_index.read_index`, which does.
     """
     faiss = import_faiss()
-    leaf = pq_leaf(index)
-    leaf.pq.train_type = faiss.ProductQuantizer.Train_hot_start
-    leaf.pq.cp.niter = 0
-    if hasattr(leaf, "do_polysemous_training"):
-        leaf.do_polysemous_training = False
-    if hasattr(leaf, "nlist"):
-        leaf.cp.spherical = True
+    layers = layers_of(index)
+    for holder in layers.pq_holders:
+        holder.pq.train_type = faiss.ProductQuantizer.Train_hot_start
+        holder.pq.cp.niter = 0
+        if hasattr(holder, "do_polysemous_training"):
+            holder.do_polysemous_training = False
+    if layers.is_ivf:
+        layers.core.cp.spherical = True

@@ -1,0 +1,69 @@
+"""``mecoq-index tune``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import InvalidInputError
+from ._shared import EXISTING, device_option, given_option, json_option, load_inputs, print_json
+
+if TYPE_CHECKING:
+    from ..codebooks import VectorKind
+
+
+@click.command()
+@click.argument("index", type=EXISTING)
+@click.option(
+    "--queries",
+    type=EXISTING,
+    required=True,
+    help="Vectors or images like those to be searched for; not the ones to report results on.",
+)
+@click.option("--recall", default=0.95, show_default=True, type=click.FloatRange(0, 1))
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Results.")
+@click.option("--save", is_flag=True, help="Make the nprobe found the index's own.")
+@given_option
+@device_option
+@json_option
+def tune(
+    index: Path,
+    queries: Path,
+    recall: float,
+    k: int,
+    save: bool,
+    given: VectorKind | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Find the smallest nprobe with which INDEX, an IVF index folder, reaches a recall.
+
+    Recall is measured against exact AQS over all items, ties counted as found.
+
+    \b
+    Example:
+        mecoq-index tune photos.mecoq --queries some.npy --recall 0.95 --save
+    """
+    from ..engines.stored import open_bundle, save_changes
+
+    engine, bundle = open_bundle(index)
+    from ..engines.faiss.engine import FaissEngine
+    from ..engines.faiss.tuning import tune_nprobe
+
+    if not isinstance(engine, FaissEngine):
+        raise InvalidInputError(
+            f"only IVF indexes of faiss have an nprobe, but {index} is of {bundle.engine}."
+        )
+    inputs = load_inputs(queries, bundle.codebooks, given=given, device=device)
+    tuned = tune_nprobe(engine, inputs.z, recall=recall, k=k)
+    if save:
+        engine.layers.core.nprobe = tuned.nprobe
+        save_changes(engine, bundle, bundle.names)
+    if as_json:
+        print_json({"nprobe": tuned.nprobe, "recall": tuned.recall, "curve": tuned.curve})
+        return
+    for nprobe, reached in tuned.curve:
+        click.echo(f"nprobe {nprobe:6d}  recall@{k} {reached:.4f}")
+    click.echo(f"nprobe {tuned.nprobe} reaches {tuned.recall:.4f}" + " (saved)" * save)

@@ -1,0 +1,288 @@
+"""Factory strings with ``MeCoQ`` where FAISS has ``PQ``: what they may say, and what it means.
+
+    [Projection,] [IDMap,|IDMap2,] [COARSE,] LEAF [,REFINE] [,IDMap|,IDMap2]
+
+    COARSE   IVFn, IVFn_HNSWm or IVFn(IVFm,Flat): inverted lists, found by a full scan of their
+             centroids, a graph, or lists of lists; ``IVF`` without n takes n from the number of
+             items. HNSWm: a graph over the items.
+    LEAF     MeCoQ, MeCoQM, MeCoQMxB or MeCoQMx4fs[_bbs]. ``MeCoQ8x8`` is 8 subquantizers of 2**8
+             codewords, ``MeCoQ16x4fs`` is FastScan, ``MeCoQ`` takes both from the codebooks.
+    REFINE   Refine(MeCoQMx4) re-ranks FastScan's hits by exact AQS over a second copy of the codes;
+             RFlat re-ranks by the vectors themselves.
+
+``Projection`` puts the learned linear projection in front, so that features go in. A string that
+cannot mean what it says is refused, and the message names the nearest one that can.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from .inject import bits_per_code
+
+_NUMBER = r"[1-9]\d*"
+_LEAF = re.compile(rf"MeCoQ(?:({_NUMBER})(?:x({_NUMBER}))?(?:np|(fs)(?:_({_NUMBER}))?)?)?")
+_LISTS = re.compile(
+    rf"IVF({_NUMBER})?(?:_HNSW({_NUMBER})?|\(HNSW({_NUMBER})?\)|\(IVF({_NUMBER}),Flat\))?"
+)
+_GRAPH = re.compile(rf"HNSW({_NUMBER})?")
+_REFINE = re.compile(r"RFlat|Refine\((.*)\)")
+_HNSW_LINKS = 32  # FAISS's default
+
+# What FAISS's factory knows and learned codes cannot be put into: why, and what comes nearest.
+_UNFIT = [
+    (
+        r"(OPQ|PCA|RR|ITQ|Pad|L2norm|LSH).*",
+        "codebooks are learned for the embedding space as it is, so nothing may transform it first",
+        "",
+    ),
+    (r"IMI.*", "FAISS's multi-index ranks by L2 only", "IVF4096"),
+    (r"(IVF\d+)_NSG\d*", "lists are found by a full scan, a graph (HNSW) or lists of lists", r"\1"),
+    (r"(MeCoQ\d*(x4)?fs)r(_\d+)?", "codes of residuals (fsr) are not scored by AQS", r"\1"),
+    (r"PQ.*", "PQ is FAISS's own quantizer, whose codebooks it trains itself", "MeCoQ"),
+]
+
+
+@dataclass(frozen=True)
+class FactorySpec:
+    """A factory string, understood.
+
+    Attributes:
+        M: Subquantizers.
+        nbits: Bits of one code, log2 K.
+        nlist: Inverted lists; 0 for an index without.
+        coarse: How lists are found: empty for a full scan, ``HNSWm``, or ``IVFm`` for lists of
+            lists.
+        graph: Links per item of an HNSW graph over the items; 0 without one.
+        fast_scan: Whether the codes are scanned with 8-bit tables in registers (FastScan).
+        block_size: FastScan's block of vectors; 0 for FAISS's default.
+        refine: ``MeCoQ`` to re-rank by exact AQS, ``Flat`` to re-rank by vectors, or empty.
+        id_map: ``IDMap``, ``IDMap2`` or empty.
+        projection: Whether the learned projection stands in front.
+    """
+
+    M: int
+    nbits: int
+    nlist: int = 0
+    coarse: str = ""
+    graph: int = 0
+    fast_scan: bool = False
+    block_size: int = 0
+    refine: str = ""
+    id_map: str = ""
+    projection: bool = False
+
+    def __str__(self) -> str:
+        return self._string(f"MeCoQ{self.M}x{self.nbits}", "")
+
+    @property
+    def faiss_string(self) -> str:
+        """The string of the same structure for FAISS, without the projection.
+
+        ``np`` keeps polysemous training off, which would reorder the codewords.
+        """
+        return replace(self, projection=False)._string(f"PQ{self.M}x{self.nbits}", "np")
+
+    def _string(self, quantizer: str, suffix: str) -> str:
+        block = f"_{self.block_size}" if self.block_size else ""
+        parts = [
+            "Projection" if self.projection else "",
+            f"HNSW{self.graph}" if self.graph else self._lists(),
+            quantizer + (f"fs{block}" if self.fast_scan else suffix),
+            {"": "", "Flat": "RFlat", "MeCoQ": f"Refine({quantizer}{suffix})"}[self.refine],
+            self.id_map,
+        ]
+        return ",".join(filter(None, parts))
+
+    def _lists(self) -> str:
+        if not self.nlist or not self.coarse:
+            return f"IVF{self.nlist}" if self.nlist else ""
+        nested = self.coarse.startswith("IVF")
+        return f"IVF{self.nlist}" + (f"({self.coarse},Flat)" if nested else f"_{self.coarse}")
+
+
+def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> FactorySpec:
+    """Read a factory string for the given codebooks.
+
+    Args:
+        string: The string.
+        codebooks: The codebooks that the index is to hold.
+        items: How many items there will be, which ``IVF`` without a number takes its lists from.
+
+    Raises:
+        InvalidInputError: If the string cannot be read, or cannot mean what it says for these
+            codebooks; the message names one that can.
+    """
+    nbits = bits_per_code(codebooks)
+    spec = FactorySpec(codebooks.M, nbits)
+    parts = _split(string.replace(" ", ""))
+    leaves = {place: match for place, part in enumerate(parts) if (match := _LEAF.fullmatch(part))}
+    if len(leaves) != 1:
+        _refuse_unfit(string, parts, codebooks)
+        raise InvalidInputError(
+            f"cannot read the factory string {string!r}: it must name one MeCoQ quantizer, like "
+            f"{', '.join(map(repr, fitting(codebooks)))}."
+        )
+    [(where, leaf)] = leaves.items()
+    for place, part in enumerate(parts):
+        if place == where:
+            spec = _read_leaf(spec, string, leaf, codebooks)
+        else:
+            known = _read_before(spec, part, items) if place < where else _read_after(spec, part)
+            if known is None:
+                _refuse_unfit(string, parts, codebooks)
+                kept = ",".join(p for i, p in enumerate(parts) if i != place)
+                raise InvalidInputError(
+                    f"cannot read {part!r} in the factory string {string!r}. "
+                    f"The nearest one is {_nearest(kept, codebooks)!r}."
+                )
+            spec = known
+    _check_whole(spec, string, codebooks)
+    return spec
+
+
+def fitting(codebooks: Codebooks) -> list[str]:
+    """Some strings that fit the codebooks, the simplest first."""
+    name = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
+    names = [name, f"IVF1024,{name}"]
+    return [*names, f"{name}fs", f"IVF1024,{name}fs"] if codebooks.K == 16 else names
+
+
+def lists_for(items: int) -> int:
+    """Inverted lists for n items: the power of two nearest to 4 sqrt(n), 16 items a list at least.
+
+    4 sqrt(n) is FAISS's own advice (wiki, "Guidelines to choose an index").
+    """
+    wanted = min(4 * max(1, items) ** 0.5, max(1, items) / 16)
+    return 1 << max(0, round(math.log2(wanted)))
+
+
+def _split(string: str) -> list[str]:
+    """Parts between the commas that stand in no parentheses."""
+    parts, depth = [""], 0
+    for character in string:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _read_leaf(
+    spec: FactorySpec, string: str, match: re.Match[str], codebooks: Codebooks
+) -> FactorySpec:
+    M, nbits, fast_scan, block_size = match.groups()
+    asked = (int(M), int(nbits or 8)) if M else (spec.M, spec.nbits)
+    if asked != (spec.M, spec.nbits):
+        raise InvalidInputError(
+            f"{string!r} asks for {asked[0]} subquantizers of {asked[1]} bits, but the codebooks "
+            f"have M={codebooks.M} and K={codebooks.K}. The nearest string is "
+            f"{_nearest(string, codebooks)!r}."
+        )
+    if fast_scan and spec.nbits != 4:
+        raise InvalidInputError(
+            f"FastScan (fs) needs 4-bit codes, K=16, but the codebooks have K={codebooks.K}. Use "
+            f"{_nearest(string, codebooks)!r}, or train with 16 codewords."
+        )
+    if int(block_size or 0) % 32:
+        raise InvalidInputError(
+            f"FastScan's block size must be a multiple of 32, got {block_size}."
+        )
+    return replace(spec, fast_scan=bool(fast_scan), block_size=int(block_size or 0))
+
+
+def _read_before(spec: FactorySpec, part: str, items: int | None) -> FactorySpec | None:
+    """What a part in front of the quantizer says; None if it says nothing known there."""
+    if part == "Projection" and spec == FactorySpec(spec.M, spec.nbits, id_map=spec.id_map):
+        return replace(spec, projection=True)
+    if part in ("IDMap", "IDMap2") and not spec.id_map and not spec.nlist and not spec.graph:
+        return replace(spec, id_map=part)
+    if spec.nlist or spec.graph:
+        return None
+    if match := _GRAPH.fullmatch(part):
+        return replace(spec, graph=int(match[1] or _HNSW_LINKS))
+    if (match := _LISTS.fullmatch(part)) is None:
+        return None
+    if match[1] is None and items is None:
+        raise InvalidInputError(
+            f"{part!r} takes its number of lists from the number of items, which is not known "
+            "here. Write it out, for instance 'IVF1024'."
+        )
+    coarse = f"IVF{match[4]}" if match[4] else ""
+    if "HNSW" in part:
+        coarse = f"HNSW{match[2] or match[3] or _HNSW_LINKS}"
+    return replace(spec, nlist=int(match[1] or lists_for(items or 0)), coarse=coarse)
+
+
+def _read_after(spec: FactorySpec, part: str) -> FactorySpec | None:
+    """What a part behind the quantizer says; None if it says nothing known there."""
+    if part in ("IDMap", "IDMap2") and not spec.id_map:
+        return replace(spec, id_map=part)
+    match = _REFINE.fullmatch(part)
+    if match is None or spec.refine:
+        return None
+    inner = match[1]
+    if inner is None or inner == "Flat":
+        return replace(spec, refine="Flat")
+    exact = {"MeCoQ", *(f"MeCoQ{spec.M}x{spec.nbits}{np}" for np in ("", "np"))}
+    return replace(spec, refine="MeCoQ") if inner in exact else None
+
+
+def _check_whole(spec: FactorySpec, string: str, codebooks: Codebooks) -> None:
+    """Refuse parts that are each known, but not together."""
+    problem, nearest = "", dict[str, Any]()
+    if spec.graph and spec.fast_scan:
+        problem = "a graph visits items one by one, which FastScan cannot"
+        nearest = {"fast_scan": False, "block_size": 0, "refine": ""}
+    elif spec.refine == "MeCoQ" and not spec.fast_scan:
+        problem = "without FastScan (fs) scores are exact AQS, and re-ranking would change nothing"
+        nearest = {"refine": ""}
+    elif spec.projection and not codebooks.projection:
+        problem = "these codebooks have no projection"
+        nearest = {"projection": False}
+    elif spec.projection and len(codebooks.projection) > 1:
+        problem = (
+            f"FAISS's transforms are linear, but the projection has {len(codebooks.projection)} "
+            "layers with ReLU between them (pass codebooks.project(x) to the index instead, or "
+            "train with projection=linear)"
+        )
+        nearest = {"projection": False}
+    if problem:
+        raise InvalidInputError(
+            f"{string!r} cannot mean what it says: {problem}. "
+            f"The nearest string is {str(replace(spec, **nearest))!r}."
+        )
+
+
+def _refuse_unfit(string: str, parts: list[str], codebooks: Codebooks) -> None:
+    """Raise if a part belongs to FAISS's grammar, but not to learned codes."""
+    for place, part in enumerate(parts):
+        for pattern, reason, instead in _UNFIT:
+            match = re.fullmatch(pattern, part)
+            if match is None:
+                continue
+            others = [*parts[:place], match.expand(instead), *parts[place + 1 :]]
+            nearest = _nearest(",".join(filter(None, others)), codebooks)
+            raise InvalidInputError(
+                f"{part!r} in {string!r} is not for learned codes: {reason}. "
+                f"The nearest string is {nearest!r}."
+            )
+
+
+def _nearest(string: str, codebooks: Codebooks) -> str:
+    """The string with a quantizer that fits, if it can be read then; else the simplest one."""
+    leaf = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
+    parts = []
+    for part in _split(string):
+        fast = codebooks.K == 16 and "fs" in part
+        parts.append(leaf + "fs" * fast if _LEAF.fullmatch(part) else part)
+    try:
+        return str(parse(",".join(parts), codebooks, items=1 << 20))
+    except InvalidInputError:
+        return leaf

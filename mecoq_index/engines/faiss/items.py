@@ -1,0 +1,308 @@
+"""Put codes into a FAISS index as they are, and read them back: nothing is encoded or decoded.
+
+What FAISS does that a reader would not guess:
+
+- ``IndexIVFPQFastScan.add_sa_codes`` corrupts the heap, and IndexPQFastScan, Refine and
+  PreTransform refuse it. Codes for an empty FastScan index go into the plain index of the same
+  codes, which is then converted as a whole; later ones are added as decoded vectors, which are
+  their own nearest codewords.
+- FastScan's ``reconstruct`` and ``merge_from`` are right for its default block of 32 vectors only
+  (FAISS 1.15 ignores the block size when it reads single codes), so codes are read from its table
+  here (`codes_in_blocks`).
+- The codes that IVF takes carry a little-endian list number of ``coarse_code_size()`` bytes in
+  front.
+- Wrappers count their items themselves, so after the core has grown each of them is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._arrays import Codes, Ids
+from ...aqs import decode
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from .coarse import Step, assign_lists
+from .inject import Layers, bits_per_code, import_faiss
+
+Lists = npt.NDArray[np.integer[Any]]
+
+_CHUNK = 1 << 16
+# Where FastScan puts 16 vectors within a register (perm0 in faiss/impl/pq4_fast_scan.cpp).
+_PERMUTED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
+_PLACE = np.argsort(_PERMUTED)
+
+
+class Adder:
+    """Appends codes to an index, in bounded memory beside the index itself.
+
+    Call `add` as often as needed, then `finish` once: the items are there only afterwards.
+    """
+
+    def __init__(self, layers: Layers, codebooks: Codebooks) -> None:
+        self._layers, self._codebooks = layers, codebooks
+        self._nbits = bits_per_code(codebooks)
+        self._staged = layers.is_fast_scan and not layers.core.ntotal
+        self._target = _plain_twin(layers) if self._staged else layers.core
+        self._new_ids: list[Ids | range] = []
+
+    def add(
+        self,
+        codes: Codes,
+        ids: Ids | range,
+        *,
+        lists: Lists | None = None,
+        step: Step | None = None,
+    ) -> None:
+        """Append codes.
+
+        Args:
+            codes: uint8, shape (n, M); may be a memory map.
+            ids: int64, shape (n,), or a range of n. Kept by IDMap or else by IVF; row numbers
+                elsewhere.
+            lists: For IVF: the list of each code, shape (n,), where it is known already.
+            step: Told the codes added and in all.
+        """
+        self._new_ids.append(ids)
+        for start in range(0, len(codes), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            part = np.ascontiguousarray(codes[chunk])
+            part_ids = np.asarray(ids[chunk], dtype=np.int64)
+            self._add_chunk(part, part_ids, None if lists is None else lists[chunk])
+            if step:
+                step(min(start + _CHUNK, len(codes)), len(codes))
+
+    def _add_chunk(self, codes: Codes, ids: Ids, lists: Lists | None) -> None:
+        layers, target = self._layers, self._target
+        if layers.id_map is not None or layers.refine is not None:
+            ids = np.arange(target.ntotal, target.ntotal + len(codes), dtype=np.int64)
+        packed = pack(codes, self._nbits)
+        if layers.is_graph or (layers.is_fast_scan and not self._staged):
+            vectors = decode(codes, self._codebooks)
+            target.add_with_ids(vectors, ids) if layers.is_ivf else target.add(vectors)
+        elif layers.is_ivf:
+            if lists is None:
+                lists = assign_lists(target, codes, self._codebooks)
+            target.add_sa_codes(_behind(lists, packed, target.coarse_code_size()), ids)
+        else:
+            target.add_sa_codes(packed)
+        if layers.refine is not None:
+            import_faiss().downcast_index(layers.refine.refine_index).add_sa_codes(packed)
+
+    def finish(self) -> None:
+        """Bring what was staged into the index, and tell its wrappers."""
+        if self._staged and self._target.ntotal:
+            _convert_into(self._layers, self._target)
+        faiss, layers = import_faiss(), self._layers
+        if layers.id_map is not None:
+            held = faiss.vector_to_array(layers.id_map.id_map)
+            ids = np.concatenate([held, *(np.asarray(i, np.int64) for i in self._new_ids)])
+            faiss.copy_array_to_vector(ids, layers.id_map.id_map)
+        for wrapper in layers.wrappers:
+            wrapper.ntotal = layers.core.ntotal
+        if isinstance(layers.id_map, faiss.IndexIDMap2):
+            layers.id_map.construct_rev_map()
+
+
+def plain_index(layers: Layers) -> Any:
+    """An empty flat index of plain codes with the codebooks of an index."""
+    faiss, pq = import_faiss(), layers.pq_holders[0].pq
+    plain = faiss.IndexPQ(layers.core.d, pq.M, pq.nbits, faiss.METRIC_INNER_PRODUCT)
+    return _with_codewords(plain, pq)
+
+
+def _plain_twin(layers: Layers) -> Any:
+    """An empty index of plain codes with the codebooks and lists of a FastScan index."""
+    if not layers.is_ivf:
+        return plain_index(layers)
+    faiss, core = import_faiss(), layers.core
+    shape = (core.pq.M, core.pq.nbits, faiss.METRIC_INNER_PRODUCT)
+    plain = faiss.IndexIVFPQ(core.quantizer, core.d, core.nlist, *shape)
+    plain.own_fields = False
+    plain.by_residual = False
+    return _with_codewords(plain, core.pq)
+
+
+def _with_codewords(plain: Any, pq: Any) -> Any:
+    faiss = import_faiss()
+    faiss.copy_array_to_vector(faiss.vector_to_array(pq.centroids), plain.pq.centroids)
+    plain.is_trained = True
+    return plain
+
+
+def _convert_into(layers: Layers, plain: Any) -> None:
+    """Make the empty FastScan index hold what its plain twin holds."""
+    faiss, core = import_faiss(), layers.core
+    if layers.is_ivf:
+        converted = faiss.IndexIVFPQFastScan(plain, core.bbs)
+        core.replace_invlists(converted.invlists, True)
+        converted.own_invlists = False
+    else:
+        converted = faiss.IndexPQFastScan(plain, core.bbs)
+        core.codes = converted.codes
+        core.ntotal2 = converted.ntotal2
+    core.ntotal = converted.ntotal
+
+
+def pack(codes: Codes, nbits: int) -> Codes:
+    """FAISS's codes: nbits a subquantizer, packed without gaps, low bits first."""
+    if nbits == 8:
+        return codes
+    if nbits == 4 and codes.shape[1] % 2 == 0:  # nine times faster than the general way
+        pairs = codes.view("<u2")
+        halves: Codes = (pairs | pairs >> 4).astype(np.uint8)
+        return halves
+    packed: Codes = import_faiss().pack_bitstrings(codes.astype(np.int32), nbits)
+    return packed
+
+
+def unpack(packed: Codes, M: int, nbits: int) -> Codes:
+    """Our codes (n, M), one byte a subquantizer, from FAISS's."""
+    if nbits == 8:
+        return packed
+    codes: Codes = import_faiss().unpack_bitstrings(packed, M, nbits).astype(np.uint8)
+    return codes
+
+
+def _behind(lists: Lists, packed: Codes, width: int) -> Codes:
+    """Codes behind the little-endian number of their list."""
+    prefix = np.ascontiguousarray(lists, dtype="<i8").view(np.uint8).reshape(len(packed), 8)
+    return np.concatenate([prefix[:, :width], packed], axis=1)
+
+
+def codes_in_blocks(
+    table: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], M: int, block_size: int
+) -> Codes:
+    """Single codes out of FastScan's table.
+
+    A block holds ``block_size`` vectors. It has 32 bytes for each pair of subquantizers and each 32
+    of its vectors, 16 for either subquantizer: vector v < 16 in the low half of a byte, v + 16 in
+    the high half, in the order of perm0 (pq4_pack_codes in faiss/impl/pq4_fast_scan.cpp).
+
+    Args:
+        table: The bytes of whole blocks.
+        rows: Which vectors, shape (n,).
+        M: Subquantizers.
+        block_size: Vectors in a block.
+
+    Returns:
+        uint8 codes, shape (n, M).
+    """
+    pairs, groups = (M + 1) // 2, block_size // 32
+    block, within = np.divmod(rows, block_size)
+    group, lane = np.divmod(within, 32)
+    m = np.arange(M)
+    cell = (block[:, None] * pairs + m // 2) * groups + group[:, None]  # (n, M), of 32 bytes
+    found = table[cell * 32 + m % 2 * 16 + _PLACE[lane % 16][:, None]]
+    codes: Codes = found >> (lane // 16 * 4)[:, None].astype(np.uint8) & 15
+    return codes
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some items of an index: of one list where there are lists."""
+
+    codes: Codes
+    ids: Ids
+    number: int
+    """The list; 0 where there are none."""
+
+    @property
+    def lists(self) -> Lists:
+        """The list of each item, (n,)."""
+        return np.full(len(self.codes), self.number)
+
+
+def read_items(layers: Layers) -> Iterator[Part]:
+    """All items of an index, list by list or in the order of their rows, in bounded memory.
+
+    Ids are those that a search gives: IDMap's, IVF's, or row numbers.
+    """
+    names = None
+    if layers.id_map is not None:
+        names = import_faiss().vector_to_array(layers.id_map.id_map)
+    for number in range(layers.core.nlist if layers.is_ivf else 1):
+        size = layers.core.invlists.list_size(number) if layers.is_ivf else layers.core.ntotal
+        for start in range(0, size, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, size), dtype=np.int64)
+            ids = _list_ids(layers, number)[rows] if layers.is_ivf else rows
+            yield Part(codes_at(layers, rows, number), ids if names is None else names[ids], number)
+
+
+def codes_at(layers: Layers, rows: npt.NDArray[np.int64], number: int = 0) -> Codes:
+    """The codes (n, M) at these places of a list, or of an index without lists."""
+    faiss, core = import_faiss(), layers.core
+    pq = layers.pq_holders[0].pq
+    if layers.is_fast_scan:
+        if layers.is_ivf:
+            blocks = -(-core.invlists.list_size(number) // core.bbs)
+            pointer, size = core.invlists.get_codes(number), blocks * core.bbs * core.M2 // 2
+        else:
+            pointer, size = core.codes.get(), core.codes.size()
+        return codes_in_blocks(faiss.rev_swig_ptr(pointer, size), rows, pq.M, core.bbs)
+    if layers.is_ivf:
+        pointer, n = core.invlists.get_codes(number), core.invlists.list_size(number)
+    else:
+        holder = layers.pq_holders[0]
+        pointer, n = holder.codes.data(), holder.ntotal
+    packed = faiss.rev_swig_ptr(pointer, n * pq.code_size).reshape(n, pq.code_size)[rows]
+    return unpack(packed, pq.M, pq.nbits)
+
+
+def _list_ids(layers: Layers, number: int) -> Ids:
+    lists = layers.core.invlists
+    ids: Ids = import_faiss().rev_swig_ptr(lists.get_ids(number), lists.list_size(number))
+    return ids
+
+
+def item_ids(layers: Layers) -> Ids:
+    """The ids (n,) of all items, as a copy, in no particular order."""
+    faiss = import_faiss()
+    if layers.id_map is not None:
+        kept: Ids = faiss.vector_to_array(layers.id_map.id_map)
+        return kept
+    if not layers.is_ivf:
+        return np.arange(layers.core.ntotal, dtype=np.int64)
+    filled = [n for n in range(layers.core.nlist) if layers.core.invlists.list_size(n)]
+    return np.concatenate([np.empty(0, np.int64), *(_list_ids(layers, n) for n in filled)])
+
+
+def locate(layers: Layers, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64], Ids]]:
+    """Where items lie: the number of a list, rows within it, and which of ``ids`` they are.
+
+    Raises:
+        InvalidInputError: If an id is not held.
+    """
+    order = np.argsort(ids)
+    wanted = ids[order]
+    found = np.zeros(len(ids), bool)
+    for number in range(layers.core.nlist if layers.is_ivf else 1):
+        here = _ids_in(layers, number)
+        place = np.searchsorted(wanted, here)
+        place[place == len(wanted)] = 0
+        rows = np.flatnonzero(wanted[place] == here) if len(wanted) else np.empty(0, np.int64)
+        if len(rows):
+            found[place[rows]] = True
+            yield number, rows, order[place[rows]]
+    if not found.all():
+        raise InvalidInputError(
+            f"ids must be held, but {(~found).sum()} are not, for instance {wanted[~found][0]}."
+        )
+
+
+def _ids_in(layers: Layers, number: int) -> Ids:
+    """The ids of the items of one list, or of an index without lists, in the order of rows."""
+    if not layers.is_ivf:
+        return item_ids(layers)
+    if not layers.core.invlists.list_size(number):
+        return np.empty(0, np.int64)
+    ids = _list_ids(layers, number)
+    if layers.id_map is None:
+        return ids
+    names: Ids = import_faiss().vector_to_array(layers.id_map.id_map)[ids]
+    return names

@@ -1,0 +1,105 @@
+"""How many lists to visit: the smallest nprobe that finds enough of what a full scan finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..._arrays import Scores, Vectors, check_k, check_vectors
+from ...aqs import block_normalize
+from ...errors import InvalidInputError
+from .engine import FaissEngine
+from .items import pack, plain_index, read_items
+
+_TIE = 1e-5  # scores that differ by less tie
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was found: ``nprobe`` reaches ``recall``; ``curve`` is all (nprobe, recall) tried."""
+
+    nprobe: int
+    recall: float
+    curve: tuple[tuple[int, float], ...]
+
+
+def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
+    """Find the smallest nprobe that reaches a recall, against exact AQS over all items.
+
+    Recall is counted by score, ties within 1e-5 included: the share of the k best scores of a full
+    scan that the hits reach. It never falls as nprobe grows, so it is searched by halving. The
+    engine is not changed.
+
+    Args:
+        engine: An IVF engine.
+        z: float32, shape (nq, D), queries like those to come.
+        recall: What to reach, above 0 and at most 1.
+        k: Results per query that count.
+
+    Returns:
+        The nprobe, its recall, and every pair that was measured, ascending.
+
+    Raises:
+        InvalidInputError: If the engine is not IVF or empty, arguments are malformed, or visiting
+            all lists does not reach the recall (FastScan's rounding without Refine).
+    """
+    z, k = check_vectors(z, engine.codebooks.D, name="z"), check_k(k)
+    if not 0 < recall <= 1:
+        raise InvalidInputError(f"recall must be above 0 and at most 1, got {recall}.")
+    if not engine.spec.nlist:
+        raise InvalidInputError(f"only IVF has lists to tune, but this is {engine.spec}.")
+    if not len(z) or not len(engine):
+        raise InvalidInputError(
+            f"queries and items are needed to tune, got {len(z)} and {len(engine)}."
+        )
+    borders = exact_scores(engine, z, min(k, len(engine)))[:, -1]
+    seen: dict[int, float] = {}
+
+    def reached(nprobe: int) -> bool:
+        if nprobe not in seen:
+            found = engine.search(z, min(k, len(engine)), nprobe=nprobe).scores
+            seen[nprobe] = float((found >= borders[:, None] - _TIE).mean())
+        return seen[nprobe] >= recall
+
+    high = 1
+    while not reached(high):
+        if high == engine.spec.nlist:
+            raise InvalidInputError(
+                f"recall must be at most {seen[high]:.4f}, which all {high} lists reach, got "
+                f"{recall}. Add ',Refine(MeCoQ)' to the factory string for more."
+            )
+        high = min(2 * high, engine.spec.nlist)
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reached(middle) else (middle, high)
+    return Tuned(high, seen[high], tuple(sorted(seen.items())))
+
+
+def exact_scores(engine: FaissEngine, z: Vectors, k: int) -> Scores:
+    """The k largest AQS (nq, k) over all items, best first, in bounded memory.
+
+    Args:
+        engine: Any engine.
+        z: float32, shape (nq, D).
+        k: At most the number of items.
+    """
+    queries = block_normalize(z, engine.codebooks.M)
+    best = np.empty((len(z), 0), np.float32)
+    scan: Any = plain_index(engine.layers)
+
+    def take_in() -> None:
+        nonlocal best
+        scores, _ = scan.search(queries, min(k, scan.ntotal))
+        best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
+        scan.reset()
+
+    for part in read_items(engine.layers):
+        scan.add_sa_codes(pack(part.codes, engine.spec.nbits))
+        if scan.ntotal >= 1 << 20:
+            take_in()
+    if scan.ntotal:
+        take_in()
+    return best
