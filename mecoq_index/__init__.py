@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from .aqs import block_normalize, decode, encode, lookup_tables, sqs
     from .bundle import Bundle
     from .codebooks import Backbone, Codebooks, Layer
-    from .engines.base import Engine, Hits, available_engines, get_engine
-    from .engines.faiss.factory import index_factory
+    from .engines.base import Engine, Hits, RangeHits, available_engines, get_engine
+    from .engines.building import BuildOptions, build_bundle
+    from .engines.faiss.factory import index_factory, read_index
+    from .engines.faiss.gpu import to_gpu
+    from .engines.merging import merge_bundles
     from .engines.stored import open_bundle, save_bundle
+    from .engines.updating import add_items, remove_items
     from .errors import (
         ArtifactError,
         InvalidInputError,
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from .learn.features import FeatureViews
     from .learn.presets import preset
     from .learn.trainer import train
+    from .names import Names
+    from .vector_files import open_vectors
 
 try:
     __version__ = version("mecoq-index")
@@ -39,6 +45,7 @@ except PackageNotFoundError:  # a checkout on the path that was never installed
 _HOMES = {
     "ArtifactError": "errors",
     "Backbone": "codebooks",
+    "BuildOptions": "engines.building",
     "Bundle": "bundle",
     "Codebooks": "codebooks",
     "Engine": "engines.base",
@@ -48,26 +55,36 @@ _HOMES = {
     "Layer": "codebooks",
     "MecoqError": "errors",
     "MissingDependencyError": "errors",
+    "Names": "names",
+    "RangeHits": "engines.base",
     "TrainConfig": "learn.config",
     "TrainingError": "errors",
+    "add_items": "engines.updating",
     "aqs": "aqs",
     "available_engines": "engines.base",
     "block_normalize": "aqs",
+    "build_bundle": "engines.building",
     "decode": "aqs",
     "encode": "aqs",
     "get_engine": "engines.base",
     "index_factory": "engines.faiss.factory",
     "lookup_tables": "aqs",
+    "merge_bundles": "engines.merging",
     "open_bundle": "engines.stored",
+    "open_vectors": "vector_files",
     "preset": "learn.presets",
+    "read_index": "engines.faiss.factory",
+    "remove_items": "engines.updating",
     "save_bundle": "engines.stored",
     "sqs": "aqs",
+    "to_gpu": "engines.faiss.gpu",
     "train": "learn.trainer",
 }
 
 __all__ = [
     "ArtifactError",
     "Backbone",
+    "BuildOptions",
     "Bundle",
     "Codebooks",
     "Engine",
@@ -77,20 +94,29 @@ __all__ = [
     "Layer",
     "MecoqError",
     "MissingDependencyError",
+    "Names",
+    "RangeHits",
     "TrainConfig",
     "TrainingError",
+    "add_items",
     "aqs",
     "available_engines",
     "block_normalize",
+    "build_bundle",
     "decode",
     "encode",
     "get_engine",
     "index_factory",
     "lookup_tables",
+    "merge_bundles",
     "open_bundle",
+    "open_vectors",
     "preset",
+    "read_index",
+    "remove_items",
     "save_bundle",
     "sqs",
+    "to_gpu",
     "train",
 ]
 

@@ -85,7 +85,10 @@ def test_a_planted_upward_import_would_be_found(source, module):
     assert forbidden(source, module)
 
 
-HEAVY = "('torch', 'faiss', 'pymilvus', 'matplotlib', 'h5py', 'PIL', 'torchvision', 'sklearn', 'pyarrow')"
+HEAVY = (
+    "('torch', 'faiss', 'pymilvus', 'matplotlib', 'h5py', 'PIL', 'torchvision', 'sklearn', "
+    "'pyarrow')"
+)
 
 
 def loaded_by(code):
