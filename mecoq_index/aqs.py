@@ -49,7 +49,9 @@ def block_normalize(z: Vectors, M: int) -> Vectors:
         return np.array(z)
     blocks = z.reshape(len(z), M, -1)
     squares = np.einsum("nmd,nmd->nm", blocks, blocks)
-    if squares.min() > _ORDINARY[0] and squares.max() < _ORDINARY[1]:
+    # argmin and argmax, which stop at NaN, take a third of the time of min and max on one query.
+    least, most = squares.item(squares.argmin()), squares.item(squares.argmax())
+    if least > _ORDINARY[0] and most < _ORDINARY[1]:
         # The way of nearly all queries, in a few microseconds: lengths of moderate size prove at
         # once that every entry is finite and no square left the range of float32.
         normalized = blocks / np.sqrt(squares)[:, :, None]

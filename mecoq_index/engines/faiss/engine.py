@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, check_vectors
+from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k
 from ..._files import atomic_file, check_readable
 from ...aqs import decode
 from ...codebooks import Codebooks
@@ -211,7 +211,7 @@ class FaissEngine:
         Raises:
             InvalidInputError: If an argument is malformed, or a setting is not for this index.
         """
-        z, k = check_vectors(z, self._codebooks.D, name="z"), check_k(k)
+        k = check_k(k)
         return self._searcher.search(
             z, k, nprobe=nprobe, k_factor=k_factor, ef_search=ef_search, allowed=allowed
         )
@@ -236,7 +236,6 @@ class FaissEngine:
             InvalidInputError: If an argument is malformed, or FAISS has no range search for this
                 index: flat FastScan, Refine and HNSW.
         """
-        z = check_vectors(z, self._codebooks.D, name="z")
         return self._searcher.range_search(z, threshold, nprobe=nprobe, allowed=allowed)
 
     def codes(self, ids: Ids) -> Codes:

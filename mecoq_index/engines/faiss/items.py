@@ -3,9 +3,8 @@
 What FAISS does that a reader would not guess:
 
 - ``IndexIVFPQFastScan.add_sa_codes`` corrupts the heap, and IndexPQFastScan, Refine and
-  PreTransform refuse it. Codes for an empty FastScan index go into the plain index of the same
-  codes, which is then converted as a whole; later ones are added as decoded vectors, which are
-  their own nearest codewords.
+  PreTransform refuse it. Codes for FastScan go into a plain index of the same codes, which is
+  converted, and the blocks of the result are put behind those that are there.
 - FastScan's ``reconstruct`` and ``merge_from`` are right for its default block of 32 vectors only
   (FAISS 1.15 ignores the block size when it reads single codes), so codes are read from its table
   here (`codes_in_blocks`).
@@ -47,8 +46,8 @@ class Adder:
     def __init__(self, layers: Layers, codebooks: Codebooks) -> None:
         self._layers, self._codebooks = layers, codebooks
         self._nbits = bits_per_code(codebooks)
-        self._staged = layers.is_fast_scan and not layers.core.ntotal
-        self._target = _plain_twin(layers) if self._staged else layers.core
+        self._stage = _plain_twin(layers) if layers.is_fast_scan else None
+        self._held = int(layers.core.ntotal)
         self._new_ids: list[Ids | range] = []
 
     def add(
@@ -78,13 +77,14 @@ class Adder:
                 step(min(start + _CHUNK, len(codes)), len(codes))
 
     def _add_chunk(self, codes: Codes, ids: Ids, lists: Lists | None) -> None:
-        layers, target = self._layers, self._target
+        layers, target = self._layers, self._stage or self._layers.core
         if layers.id_map is not None or layers.refine is not None:
-            ids = np.arange(target.ntotal, target.ntotal + len(codes), dtype=np.int64)
+            ids = np.arange(self._held, self._held + len(codes), dtype=np.int64)
+        self._held += len(codes)
         packed = pack(codes, self._nbits)
-        if layers.is_graph or (layers.is_fast_scan and not self._staged):
-            vectors = decode(codes, self._codebooks)
-            target.add_with_ids(vectors, ids) if layers.is_ivf else target.add(vectors)
+        if layers.is_graph:
+            # A decoded vector is its own nearest codeword: encoding it gives its codes back.
+            target.add(decode(codes, self._codebooks))
         elif layers.is_ivf:
             if lists is None:
                 lists = assign_lists(target, codes, self._codebooks)
@@ -96,8 +96,8 @@ class Adder:
 
     def finish(self) -> None:
         """Bring what was staged into the index, and tell its wrappers."""
-        if self._staged and self._target.ntotal:
-            _convert_into(self._layers, self._target)
+        if self._stage is not None and self._stage.ntotal:
+            _append_blocks(self._layers, self._stage)
         faiss, layers = import_faiss(), self._layers
         if layers.id_map is not None:
             held = faiss.vector_to_array(layers.id_map.id_map)
@@ -135,18 +135,63 @@ def _with_codewords(plain: Any, pq: Any) -> Any:
     return plain
 
 
-def _convert_into(layers: Layers, plain: Any) -> None:
-    """Make the empty FastScan index hold what its plain twin holds."""
-    faiss, core = import_faiss(), layers.core
+def _append_blocks(layers: Layers, stage: Any) -> None:
+    """Bring the plain codes of ``stage`` into a FastScan index, block by block.
+
+    The last block that is there may have room, so its items are written again, before the new ones.
+    """
+    faiss, core, nbits = import_faiss(), layers.core, layers.core.pq.nbits
+    grown = _plain_twin(layers)
+    for number in range(core.nlist if layers.is_ivf else 1):
+        held = core.invlists.list_size(number) if layers.is_ivf else core.ntotal
+        whole = held // core.bbs * core.bbs
+        if whole == held or (layers.is_ivf and not stage.invlists.list_size(number)):
+            continue
+        rows = np.arange(whole, held, dtype=np.int64)
+        codes = pack(codes_at(layers, rows, number), nbits)
+        if layers.is_ivf:
+            lists = np.full(len(rows), number)
+            ids = np.array(_list_ids(layers, number)[rows])
+            grown.add_sa_codes(_behind(lists, codes, grown.coarse_code_size()), ids)
+        else:
+            grown.add_sa_codes(codes)
+    grown.merge_from(stage, 0)
+    kind = faiss.IndexIVFPQFastScan if layers.is_ivf else faiss.IndexPQFastScan
+    converted = kind(grown, core.bbs)
     if layers.is_ivf:
-        converted = faiss.IndexIVFPQFastScan(plain, core.bbs)
-        core.replace_invlists(converted.invlists, True)
-        converted.own_invlists = False
+        _append_lists(core, converted.invlists)
     else:
-        converted = faiss.IndexPQFastScan(plain, core.bbs)
-        core.codes = converted.codes
-        core.ntotal2 = converted.ntotal2
-    core.ntotal = converted.ntotal
+        _append_table(core, converted)
+
+
+def _append_table(core: Any, converted: Any) -> None:
+    """Put blocks behind the whole blocks of a flat FastScan index."""
+    faiss = import_faiss()
+    whole = core.ntotal // core.bbs * core.bbs
+    start, size = whole * core.M2 // 2, converted.codes.size()
+    core.codes.resize(start + size)
+    table = faiss.rev_swig_ptr(core.codes.get(), start + size)
+    table[start:] = faiss.rev_swig_ptr(converted.codes.get(), size)
+    core.ntotal2 = whole + converted.ntotal2
+    core.ntotal = whole + converted.ntotal
+
+
+def _append_lists(core: Any, new: Any) -> None:
+    """Put blocks behind the whole blocks of each list of an IVF FastScan index."""
+    faiss, lists, bbs = import_faiss(), core.invlists, core.bbs
+    for number in range(core.nlist):
+        if not (size := new.list_size(number)):
+            continue
+        held = lists.list_size(number)
+        whole = held // bbs * bbs
+        total, start = whole + size, whole * core.M2 // 2
+        bytes_new, bytes_total = (-(-n // bbs) * bbs * core.M2 // 2 for n in (size, total))
+        lists.resize(number, total)
+        table = faiss.rev_swig_ptr(lists.get_codes(number), bytes_total)
+        table[start:] = faiss.rev_swig_ptr(new.get_codes(number), bytes_new)
+        ids = faiss.rev_swig_ptr(lists.get_ids(number), total)
+        ids[whole:] = faiss.rev_swig_ptr(new.get_ids(number), size)
+        core.ntotal += total - held
 
 
 def pack(codes: Codes, nbits: int) -> Codes:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Ids, Vectors, check_ids
+from ..._arrays import Ids, Vectors, check_ids, check_vectors
 from ...aqs import block_normalize, lookup_tables
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
@@ -52,9 +52,9 @@ class Searcher:
     ) -> Hits:
         """See `FaissEngine.search`."""
         self._check_settings(nprobe, k_factor, ef_search)
-        if not len(z) or not self._index.ntotal:
-            return Hits.empty(len(z), k)
-        queries = block_normalize(z, self._codebooks.M)
+        queries = self._normalized(z)
+        if not len(queries) or not self._index.ntotal:
+            return Hits.empty(len(queries), k)
         if allowed is not None and self._is_flat:
             return self._search_among(queries, k, allowed)
         if k_factor is not None and not self._spec.refine:
@@ -62,17 +62,23 @@ class Searcher:
         else:
             parameters = self._parameters(nprobe, k_factor, ef_search, allowed)
             hits = self._read(queries, *self._index.search(queries, k, params=parameters))
-        if self._spec.fast_scan and allowed is None:
+        if self._spec.fast_scan and allowed is None and _some_are_missing(hits.ids):
             self._fill_ties(hits, queries)
         return hits
+
+    def _normalized(self, z: Vectors) -> Vectors:
+        """Block-normalised queries; checks z on the way, with as few passes as it takes."""
+        if not isinstance(z, np.ndarray) or z.ndim != 2 or z.shape[1] != self._codebooks.D:
+            check_vectors(z, self._codebooks.D, name="z")
+        return block_normalize(z, self._codebooks.M)
 
     def _read(self, queries: Vectors, scores: Any, ids: Ids) -> Hits:
         if self._spec.graph:
             # FAISS's graphs rank by squared distances: |q|^2 + M - 2 AQS.
             lengths = np.einsum("nd,nd->n", queries, queries)
             scores = (lengths[:, None] + self._codebooks.M - scores) / 2
-        if (missing := ids < 0).any():
-            scores[missing] = -np.inf  # FAISS pads with the lowest float
+        if _some_are_missing(ids):
+            scores[ids < 0] = -np.inf  # FAISS pads with the lowest float
         return Hits(scores, ids)
 
     def _check_settings(
@@ -201,12 +207,16 @@ class Searcher:
                 f"Build with 'IVF1,MeCoQ{spec.M}x{spec.nbits}'."
             )
         self._check_settings(nprobe, None, None)
-        if not len(z) or not self._index.ntotal:
-            return RangeHits(np.zeros(len(z) + 1, np.int64), *_sorted([], [], [0]))
-        queries = block_normalize(z, self._codebooks.M)
+        queries = self._normalized(z)
+        if not len(queries) or not self._index.ntotal:
+            return RangeHits(np.zeros(len(queries) + 1, np.int64), *_sorted([], [], [0]))
         parameters = self._parameters(nprobe, None, None, allowed)
         limits, scores, ids = self._index.range_search(queries, threshold, params=parameters)
         return RangeHits(limits.astype(np.int64), *_sorted(scores, ids, limits))
+
+
+def _some_are_missing(ids: Ids) -> bool:
+    return bool(ids.item(ids.argmin()) < 0)  # a third of the time of (ids < 0).any()
 
 
 def _sorted(scores: Any, ids: Any, limits: Any) -> tuple[npt.NDArray[np.float32], Ids]:
