@@ -3,10 +3,11 @@
     python benchmarks/scale.py --json benchmarks/results/scale.json
 
 Codes of rows grown from real embeddings (growth.py) are written once to a temporary folder, which
-is removed at the end. Each index is built from the first n of them and saved, in a process of its
-own. Memory is anonymous memory, looked at every few milliseconds from outside: what the process
-takes above its libraries, the index itself, and what is left for building. Pages of the file of
-codes are not counted, because the system may drop them. The growth is a, of a fitted n^a.
+is removed at the end. A bundle is built from the first n of them as `mecoq-index build` does it:
+chunk by chunk, with all that it takes to go on after a kill, in a process of its own. Memory is
+anonymous memory, looked at every few milliseconds from outside: what the process takes above its
+libraries, the index itself, and what is left for building. Pages of files are not counted, because
+the system may drop them. The growth is a, of a fitted n^a.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,40 +29,41 @@ from growth import Growth, write_codes
 
 from common import add_output_options, write_result
 from mecoq_index.bench.environment import describe_environment
+from mecoq_index.bundle import Bundle
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.engines.faiss.grammar import lists_for
 
 SEED = 0
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8)
 QUICK_SIZES = (1e4, 1e5)
-LISTS_PER_ROOT = 4
-MOST_LISTS = 65536
+# More lists would take longer to make than to fill.
+MOST_LISTS = 4096
 LOOK_SECONDS = 0.005
 MIB = 2**20
 
 FACTORIES: dict[str, tuple[int, Callable[[int], str]]] = {
     "MeCoQ8x8": (256, lambda n: "MeCoQ8x8"),
     "MeCoQ16x4fs": (16, lambda n: "MeCoQ16x4fs"),
-    "IVF_HNSW32,MeCoQ8x8": (256, lambda n: f"IVF{lists_for(n)}_HNSW32,MeCoQ8x8"),
+    "IVF_HNSW32,MeCoQ8x8": (256, lambda n: f"IVF{count_lists(n)}_HNSW32,MeCoQ8x8"),
 }
 """K and the factory string for n codes, by the name in the tables."""
 
 FITTED = ("seconds", "peak_mib", "file_bytes")
 
 
-def lists_for(n: int) -> int:
+def count_lists(n: int) -> int:
     """Inverted lists for n codes."""
-    return min(MOST_LISTS, round(LISTS_PER_ROOT * n**0.5))
+    return min(MOST_LISTS, lists_for(n))
 
 
-def build(codes: Path, n: int, codebooks: Codebooks, factory: str, out: Path) -> float:
-    """Build an index of the first n codes of a file and save it; the bytes of a stored item."""
-    from mecoq_index.engines.faiss.engine import FaissEngine
+def build(codes: Path, n: int, codebooks: Codebooks, factory: str, out: Path) -> dict[str, Any]:
+    """Build a bundle of the first n codes of a file; what its manifest says of it."""
+    from mecoq_index.engines.building import BuildOptions, build_bundle
+    from mecoq_index.engines.encoding import ArrayRows
 
-    engine = FaissEngine.build(
-        codebooks, np.load(codes, mmap_mode="r")[:n], factory=factory, seed=SEED
-    )
-    engine.save(out)
-    return engine.bytes_per_vector
+    rows = ArrayRows(np.load(codes, mmap_mode="r")[:n])
+    build_bundle(rows, codebooks, out, BuildOptions(factory=factory, seed=SEED))
+    return dict(Bundle.read_manifest(out))
 
 
 def anonymous_mib(process: int | str) -> float:
@@ -79,15 +82,16 @@ def run_one(job: dict[str, Any]) -> dict[str, Any]:
     # A small build first: the libraries are loaded and their threads started.
     out = Path(job["out"])
     build(Path(job["codes"]), min(job["n"], 1000), codebooks, job["warm_up"], out)
+    shutil.rmtree(out)
     before = anonymous_mib("self")
     started = time.perf_counter()
-    size = build(Path(job["codes"]), job["n"], codebooks, job["factory"], out)
+    manifest = build(Path(job["codes"]), job["n"], codebooks, job["factory"], out)
     seconds = time.perf_counter() - started
     return {
         "seconds": seconds,
         "before_mib": before,
-        "bytes_per_vector": size,
-        "file_bytes": out.stat().st_size,
+        "bytes_per_vector": manifest["description"]["bytes_per_vector"],
+        "file_bytes": manifest["files"][manifest["index_file"]]["bytes"],
         # KiB on Linux. Counts the pages of the file of codes, too.
         "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
@@ -105,7 +109,7 @@ def measure_one(job: dict[str, Any]) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"building {job['factory']} of {job['n']} codes failed")
     row: dict[str, Any] = json.loads(output.splitlines()[-1])
-    Path(job["out"]).unlink()
+    shutil.rmtree(job["out"])
     row["peak_mib"] = peak - row["before_mib"]
     row["index_mib"] = job["n"] * row["bytes_per_vector"] / MIB
     row["above_index_mib"] = row["peak_mib"] - row["index_mib"]
@@ -147,7 +151,7 @@ def measure(
     }
     for n in sizes:
         for name, (K, factory_for) in FACTORIES.items():
-            job = jobs[K] | {"n": n, "factory": factory_for(n), "out": str(folder / "index.faiss")}
+            job = jobs[K] | {"n": n, "factory": factory_for(n), "out": str(folder / "index.mecoq")}
             job["warm_up"] = factory_for(1000)
             row = {"index": name, "factory": job["factory"], "items": n, **measure_one(job)}
             print(
