@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 @click.argument("query", type=EXISTING)
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Results.")
 @click.option("--nprobe", type=click.IntRange(min=1), help="For IVF: lists to visit.")
+@click.option(
+    "--k-factor",
+    type=click.IntRange(min=1),
+    help="For FastScan: fetch so many times k items, and rank them again exactly.",
+)
 @click.option("--codebooks", type=EXISTING, help="Refuse unless the index was built with these.")
 @given_option
 @device_option
@@ -28,6 +33,7 @@ def search(
     query: Path,
     k: int,
     nprobe: int | None,
+    k_factor: int | None,
     codebooks: Path | None,
     given: VectorKind | None,
     device: str | None,
@@ -49,11 +55,10 @@ def search(
         bundle.check_codebooks(Codebooks.load(codebooks))
     if k > len(engine):
         raise InvalidInputError(f"k must be at most the index's {len(engine)} items, got {k}.")
-    options: dict[str, Any] = {}
-    if nprobe is not None:
-        if bundle.engine != "faiss":
-            raise click.UsageError("--nprobe is for the faiss engine.")
-        options["nprobe"] = nprobe
+    given_options = {"nprobe": nprobe, "k_factor": k_factor}
+    options: dict[str, Any] = {name: v for name, v in given_options.items() if v is not None}
+    if options and bundle.engine != "faiss":
+        raise click.UsageError("--nprobe and --k-factor are for the faiss engine.")
     inputs = load_inputs(query, bundle.codebooks, given=given, device=device)
     hits = engine.search(inputs.z, k, **options)
     names = inputs.names or [str(row) for row in range(len(inputs.z))]

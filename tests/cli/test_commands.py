@@ -138,7 +138,7 @@ def test_nprobe_is_for_ivf_indexes(work, tmp_path):
     refused("search", work / "x.mecoq", work / "x.npy", "--nprobe", 2, saying="nprobe is for IVF")
     run(*build, "--engine", "numpy", "--out", tmp_path / "n.mecoq")
     search = ("search", tmp_path / "n.mecoq", work / "x.npy", "--nprobe", 2)
-    refused(*search, saying="--nprobe is for the faiss engine", code=2)
+    refused(*search, saying="are for the faiss engine", code=2)
     refused(*build, "--engine", "numpy", "--factory", "MeCoQ", "--out", tmp_path / "o.mecoq",
             saying="are for the faiss engine", code=2)  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_items_are_added_and_removed_by_name(work):
     assert len(engine) == len(bundle.names) == 302
     assert not {"new 0", "new 4", "item 7"} & set(bundle.names)
     refused("remove", "x.mecoq", "new 0", saying="the first of them 'new 0'")
-    refused("add", "x.mecoq", "--input", "more.npy", saying="so each new one needs a string")
+    refused("add", "x.mecoq", "--input", "more.npy", saying="have names, so ids must be strings")
     refused(
         "add", "x.mecoq", "--input", "more.npy", "--ids", "new.txt",
         saying="names must be new, but 3 are taken already",
@@ -181,6 +181,17 @@ def test_codes_are_built_from_as_they_are(work):
         saying="codes must be below K=16",
     )  # fmt: skip
     assert not [p for p in work.iterdir() if "y.mecoq" in p.name]
+
+
+def test_fast_scan_is_ranked_again_exactly(work):
+    build("exact.mecoq", "--factory", "MeCoQ")
+    build("fast.mecoq", "--factory", "MeCoQ4x4fs")
+    exact = [[hit["score"] for hit in hits] for hits in found("exact.mecoq")]
+    again = [[hit["score"] for hit in hits] for hits in found("fast.mecoq", "--k-factor", 20)]
+    np.testing.assert_allclose(again, exact, atol=2e-6)
+    refused("search", "exact.mecoq", "q.npy", "--k-factor", 4, saying="which is exact")
+    build("numpy.mecoq", "--engine", "numpy")
+    refused("search", "numpy.mecoq", "q.npy", "--k-factor", 4, saying="for the faiss", code=2)
 
 
 def test_a_part_that_is_no_part_is_a_usage_error(work):

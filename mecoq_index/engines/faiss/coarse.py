@@ -2,7 +2,7 @@
 
 Lists are made by spherical k-means, by inner product, on *decoded* vectors, and items are assigned
 by their decoded vectors: those are what a query is compared with. Lists made from raw embeddings
-are nearly useless, because the lengths of their subvectors play no part in AQS.
+find less, because the lengths of their subvectors play no part in AQS.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Codes, Ids, Vectors
+from ..._arrays import Codes, Ids, Vectors, check_vectors
 from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
@@ -128,6 +128,8 @@ def make_centroids(
         if on_progress:
             on_progress(iteration + 1, _ITERATIONS)
     centroids: Vectors = faiss.vector_to_array(clustering.centroids).reshape(nlist, width)
+    if len(sample) == nlist:
+        faiss.normalize_L2(centroids)  # FAISS has then copied them as they are
     return centroids
 
 
@@ -135,10 +137,16 @@ def set_centroids(index: Any, centroids: Vectors, *, seed: int = 0) -> None:
     """Make the lists of an empty IVF index those around the centroids (nlist, D).
 
     Raises:
-        InvalidInputError: If the index has no lists, or holds items already.
+        InvalidInputError: If the index has no lists, or holds items already, or the centroids are
+            malformed.
     """
     faiss = import_faiss()
     core = _empty_ivf(index)
+    centroids = check_vectors(centroids, core.d, name="centroids")
+    if len(centroids) != core.nlist:
+        raise InvalidInputError(
+            f"centroids must be one a list, {core.nlist} in all, got {len(centroids)}."
+        )
     quantizer = faiss.downcast_index(core.quantizer)
     quantizer.reset()
     if not quantizer.is_trained:  # lists of lists

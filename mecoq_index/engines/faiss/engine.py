@@ -80,7 +80,8 @@ class FaissEngine:
         engine = cls(make_index(spec, codebooks), spec, codebooks)
         if spec.nlist:
             default = max(1, round(spec.nlist**0.5))
-            engine.layers.core.nprobe = engine._searcher.check_nprobe(nprobe or default)
+            nprobe = default if nprobe is None else nprobe
+            engine.layers.core.nprobe = engine._searcher.check_nprobe(nprobe)
         elif nprobe is not None:
             raise InvalidInputError(f"nprobe is for IVF indexes, but the string is {factory!r}.")
         return engine
@@ -135,8 +136,8 @@ class FaissEngine:
             on_progress: Told the codes added and in all.
 
         Raises:
-            InvalidInputError: If codes or ids are malformed, an id is held already, or the index
-                cannot keep ids of one's own.
+            InvalidInputError: If codes, ids or lists are malformed, an id is held already, the
+                index cannot keep ids of one's own, or it is IVF and has no lists yet.
         """
         codes = check_codes(codes, self._codebooks.M, self._codebooks.K)
         found = self._new_ids(ids, len(codes))
@@ -161,21 +162,33 @@ class FaissEngine:
                     f"{len(self) + n - 1}. Use '{self.spec},IDMap2' for ids of your own."
                 )
             return rows
-        if self._next_id is None:
-            self._next_id = int(self.ids().max(initial=-1)) + 1
+        free = self._free_id()
         if ids is None:
-            return range(self._next_id, self._next_id + n)
+            if free + n > 2**63:
+                raise InvalidInputError(
+                    f"no {n} numbers are free behind the largest id, {free - 1}. Give ids."
+                )
+            return range(free, free + n)
         if isinstance(ids, range):
-            if len(ids) == n and ids.step == 1 and ids.start >= self._next_id:
+            if len(ids) == n and ids.step == 1 and ids.start >= free:
                 return ids
             ids = np.asarray(ids, np.int64)
-        ids, held = check_ids(ids, n), self.ids()
+        ids = check_ids(ids, n)
+        if n and ids.min() >= free:
+            return ids
+        held = self.ids()
         if len(taken := np.intersect1d(ids, held)):
             raise InvalidInputError(
                 f"ids must be new, but {len(taken)} are held already, for instance {taken[0]}. "
                 "Remove them first to replace them."
             )
         return ids
+
+    def _free_id(self) -> int:
+        """The number behind the largest id ever held, as far as this engine has seen."""
+        if self._next_id is None:
+            self._next_id = int(self.ids().max(initial=-1)) + 1
+        return self._next_id
 
     def ids(self) -> Ids:
         """The ids of all items held, in no particular order."""
@@ -200,10 +213,11 @@ class FaissEngine:
             k_factor: For FastScan, flat or with Refine: fetch k_factor * k items by rounded tables
                 and rank them again by exact AQS. None for the index's setting with Refine, and for
                 no re-ranking without.
-            ef_search: For HNSW: items to keep in view; the index's setting if None.
+            ef_search: For HNSW: items to keep in view, of the allowed ones; the index's setting if
+                None.
             allowed: Look among the items with these ids only; int64, shape (m,). Ids that are not
-                held are passed over. On an index without IVF or HNSW this scans just those items,
-                exactly.
+                held are passed over. Without IVF this scans just those items, exactly (with HNSW
+                only if they are few); IVF looks for them in nprobe lists.
 
         Returns:
             Hits (nq, k); missing results are id -1 and score -inf.
@@ -244,7 +258,7 @@ class FaissEngine:
         Raises:
             InvalidInputError: If ids are malformed, or one is not held.
         """
-        ids = check_ids(ids, len(ids))
+        ids = check_ids(ids, np.size(ids))
         out = np.empty((len(ids), self._codebooks.M), np.uint8)
         for number, rows, places in locate(self.layers, ids):
             out[places] = codes_at(self.layers, rows, number)
@@ -267,18 +281,14 @@ class FaissEngine:
                 IVF keeps its numbers), and FastScan's packed blocks, Refine and HNSW do not
                 support it.
         """
-        ids, spec = check_ids(ids, len(ids)), self.spec
+        ids, spec = check_ids(ids, np.size(ids)), self.spec
         if spec.fast_scan or spec.graph or bool(spec.nlist) == bool(spec.id_map):
-            able = FactorySpec(
-                spec.M,
-                spec.nbits,
-                spec.nlist,
-                coarse=spec.coarse,
-                id_map="" if spec.nlist else "IDMap2",
-            )
+            id_map = "" if spec.nlist else "IDMap2"
+            able = FactorySpec(spec.M, spec.nbits, spec.nlist, spec.coarse, id_map=id_map)
             raise InvalidInputError(
                 f"{spec} cannot remove items. Build with '{able}' to be able to."
             )
+        self._free_id()  # before they are gone: an id is not given twice
         return int(self.index.remove_ids(ids))
 
     def save(self, path: Path) -> None:

@@ -15,7 +15,7 @@ from ...errors import ArtifactError, InvalidInputError
 from .grammar import FactorySpec, parse
 from .inject import import_faiss, inject, layers_of, protect
 
-_K_FACTOR = 4.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
+_K_FACTOR = 10.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
 EF_SEARCH = 64  # FAISS's default of 16 finds too little among so many equal codes
 
 
@@ -28,8 +28,8 @@ def index_factory(d: int, string: str, codebooks: Codebooks | str | Path) -> Any
 
     FAISS itself does not divide vectors by the length of their subvectors: pass
     ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. Raw embeddings in a
-    flat index give the same codes and the "raw" AQS of the official code; in an IVF index they
-    give lists that are nearly useless. `mecoq_index.engines.faiss.coarse` makes lists from codes.
+    flat index give the same codes and the "raw" AQS of the official code; in an IVF index their
+    lists find less. `mecoq_index.engines.faiss.coarse` makes the best lists, from codes.
 
     FAISS's HNSW over product quantizers ranks by L2 only. For block-normalised vectors that is the
     same ranking: a squared distance is 2 M - 2 AQS.

@@ -33,6 +33,9 @@ _LISTS = re.compile(
 _GRAPH = re.compile(rf"HNSW({_NUMBER})?")
 _REFINE = re.compile(r"RFlat|Refine\((.*)\)")
 _HNSW_LINKS = 32  # FAISS's default
+_MAX_LINKS = 1024  # FAISS crashes at 1, and counts their bytes in 32 bits
+_MAX_NUMBER = 2**31 - 1  # what FAISS's parser holds
+_MAX_BLOCK = 160  # FAISS builds with more, but cannot search
 
 # What FAISS's factory knows and learned codes cannot be put into: why, and what comes nearest.
 _UNFIT = [
@@ -60,7 +63,7 @@ class FactorySpec:
             lists.
         graph: Links per item of an HNSW graph over the items; 0 without one.
         fast_scan: Whether the codes are scanned with 8-bit tables in registers (FastScan).
-        block_size: FastScan's block of vectors; 0 for FAISS's default.
+        block_size: FastScan's block of vectors; 0 for FAISS's default, 32.
         refine: ``MeCoQ`` to re-rank by exact AQS, ``Flat`` to re-rank by vectors, or empty.
         id_map: ``IDMap``, ``IDMap2`` or empty.
         projection: Whether the learned projection stands in front.
@@ -120,6 +123,7 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
     """
     nbits = bits_per_code(codebooks)
     spec = FactorySpec(codebooks.M, nbits)
+    _check_numbers(string)
     parts = _split(string.replace(" ", ""))
     leaves = {place: match for place, part in enumerate(parts) if (match := _LEAF.fullmatch(part))}
     if len(leaves) != 1:
@@ -174,6 +178,22 @@ def _split(string: str) -> list[str]:
     return parts
 
 
+def _check_numbers(string: str) -> None:
+    """Refuse numbers that FAISS takes, and crashes by."""
+    for number in map(int, re.findall(r"\d+", string)):
+        if number > _MAX_NUMBER:
+            raise InvalidInputError(
+                f"numbers in a factory string must be at most {_MAX_NUMBER}, got {number} in "
+                f"{string!r}."
+            )
+    for links in map(int, re.findall(r"HNSW(\d+)", string)):
+        if not 2 <= links <= _MAX_LINKS:
+            raise InvalidInputError(
+                f"an HNSW graph must have 2 to {_MAX_LINKS} links an item, got {links} in "
+                f"{string!r}. FAISS's default is 'HNSW{_HNSW_LINKS}'."
+            )
+
+
 def _read_leaf(
     spec: FactorySpec, string: str, match: re.Match[str], codebooks: Codebooks
 ) -> FactorySpec:
@@ -190,11 +210,12 @@ def _read_leaf(
             f"FastScan (fs) needs 4-bit codes, K=16, but the codebooks have K={codebooks.K}. Use "
             f"{_nearest(string, codebooks)!r}, or train with 16 codewords."
         )
-    if int(block_size or 0) % 32:
+    block = int(block_size or 32)
+    if block % 32 or block > _MAX_BLOCK:
         raise InvalidInputError(
-            f"FastScan's block size must be a multiple of 32, got {block_size}."
+            f"FastScan's block size must be a multiple of 32 up to {_MAX_BLOCK}, got {block}."
         )
-    return replace(spec, fast_scan=bool(fast_scan), block_size=int(block_size or 0))
+    return replace(spec, fast_scan=bool(fast_scan), block_size=0 if block == 32 else block)
 
 
 def _read_before(spec: FactorySpec, part: str, items: int | None) -> FactorySpec | None:
@@ -243,6 +264,9 @@ def _check_whole(spec: FactorySpec, string: str, codebooks: Codebooks) -> None:
     elif spec.refine == "MeCoQ" and not spec.fast_scan:
         problem = "without FastScan (fs) scores are exact AQS, and re-ranking would change nothing"
         nearest = {"refine": ""}
+    elif spec.coarse.startswith("IVF") and int(spec.coarse.removeprefix("IVF")) > spec.nlist:
+        problem = f"{spec.nlist} lists cannot be grouped into {spec.coarse.removeprefix('IVF')}"
+        nearest = {"coarse": ""}
     elif spec.projection and not codebooks.projection:
         problem = "these codebooks have no projection"
         nearest = {"projection": False}

@@ -32,6 +32,7 @@ from .inject import Layers, bits_per_code, import_faiss
 Lists = npt.NDArray[np.integer[Any]]
 
 _CHUNK = 1 << 16
+_STAGED = 1 << 23  # codes that are converted at a time; under 500 MB with 8-byte codes
 # Where FastScan puts 16 vectors within a register (perm0 in faiss/impl/pq4_fast_scan.cpp).
 _PERMUTED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
 _PLACE = np.argsort(_PERMUTED)
@@ -44,6 +45,11 @@ class Adder:
     """
 
     def __init__(self, layers: Layers, codebooks: Codebooks) -> None:
+        if not layers.core.is_trained:
+            raise InvalidInputError(
+                "the index has no lists yet to add items to. Make them with "
+                "mecoq_index.engines.faiss.coarse.train_coarse_quantizer, or by FaissEngine.build."
+            )
         self._layers, self._codebooks = layers, codebooks
         self._nbits = bits_per_code(codebooks)
         self._stage = _plain_twin(layers) if layers.is_fast_scan else None
@@ -73,6 +79,8 @@ class Adder:
             part = np.ascontiguousarray(codes[chunk])
             part_ids = np.asarray(ids[chunk], dtype=np.int64)
             self._add_chunk(part, part_ids, None if lists is None else lists[chunk])
+            if self._stage is not None and self._stage.ntotal >= _STAGED:
+                self._empty_stage()
             if step:
                 step(min(start + _CHUNK, len(codes)), len(codes))
 
@@ -83,11 +91,15 @@ class Adder:
         self._held += len(codes)
         packed = pack(codes, self._nbits)
         if layers.is_graph:
-            # A decoded vector is its own nearest codeword: encoding it gives its codes back.
             target.add(decode(codes, self._codebooks))
+            # FAISS has encoded them, and may have confused codewords that are nearly equal.
+            storage = layers.pq_holders[0].codes
+            kept = import_faiss().rev_swig_ptr(storage.data(), storage.size())
+            kept[storage.size() - packed.size :] = packed.ravel()
         elif layers.is_ivf:
             if lists is None:
                 lists = assign_lists(target, codes, self._codebooks)
+            _check_lists(lists, len(codes), layers.core.nlist)
             target.add_sa_codes(_behind(lists, packed, target.coarse_code_size()), ids)
         else:
             target.add_sa_codes(packed)
@@ -96,8 +108,7 @@ class Adder:
 
     def finish(self) -> None:
         """Bring what was staged into the index, and tell its wrappers."""
-        if self._stage is not None and self._stage.ntotal:
-            _append_blocks(self._layers, self._stage)
+        self._empty_stage()
         faiss, layers = import_faiss(), self._layers
         if layers.id_map is not None:
             held = faiss.vector_to_array(layers.id_map.id_map)
@@ -107,6 +118,24 @@ class Adder:
             wrapper.ntotal = layers.core.ntotal
         if isinstance(layers.id_map, faiss.IndexIDMap2):
             layers.id_map.construct_rev_map()
+
+    def _empty_stage(self) -> None:
+        """Bring what is staged into the index."""
+        if self._stage is not None and self._stage.ntotal:
+            _append_blocks(self._layers, self._stage)
+            self._stage = _plain_twin(self._layers)
+
+
+def _check_lists(lists: Lists, n: int, nlist: int) -> None:
+    # FAISS is told them in as few bytes as they need, so one that does not exist would be another.
+    if lists.shape != (n,) or lists.dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"lists must be integers of shape ({n},), got {lists.dtype} of shape {lists.shape}."
+        )
+    if n and not 0 <= lists.min() <= lists.max() < nlist:
+        raise InvalidInputError(
+            f"lists must be from 0 to {nlist - 1}, got {lists.min()} to {lists.max()}."
+        )
 
 
 def plain_index(layers: Layers) -> Any:
@@ -155,7 +184,12 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
             grown.add_sa_codes(_behind(lists, codes, grown.coarse_code_size()), ids)
         else:
             grown.add_sa_codes(codes)
-    grown.merge_from(stage, 0)
+    if layers.is_ivf:
+        # merge_from of the indexes would compare their lists, and cannot read lists of lists.
+        grown.invlists.merge_from(stage.invlists, 0)
+        grown.ntotal += stage.ntotal
+    else:
+        grown.merge_from(stage, 0)
     kind = faiss.IndexIVFPQFastScan if layers.is_ivf else faiss.IndexPQFastScan
     converted = kind(grown, core.bbs)
     if layers.is_ivf:
@@ -327,7 +361,7 @@ def locate(layers: Layers, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64
     wanted = ids[order]
     found = np.zeros(len(ids), bool)
     for number in range(layers.core.nlist if layers.is_ivf else 1):
-        here = _ids_in(layers, number)
+        here = ids_in(layers, number)
         place = np.searchsorted(wanted, here)
         place[place == len(wanted)] = 0
         rows = np.flatnonzero(wanted[place] == here) if len(wanted) else np.empty(0, np.int64)
@@ -340,7 +374,7 @@ def locate(layers: Layers, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64
         )
 
 
-def _ids_in(layers: Layers, number: int) -> Ids:
+def ids_in(layers: Layers, number: int) -> Ids:
     """The ids of the items of one list, or of an index without lists, in the order of rows."""
     if not layers.is_ivf:
         return item_ids(layers)
@@ -349,5 +383,12 @@ def _ids_in(layers: Layers, number: int) -> Ids:
     ids = _list_ids(layers, number)
     if layers.id_map is None:
         return ids
-    names: Ids = import_faiss().vector_to_array(layers.id_map.id_map)[ids]
+    names: Ids = names_of(layers)[ids]
     return names
+
+
+def names_of(layers: Layers) -> Ids:
+    """What IDMap calls its items, as a view: valid until the index changes."""
+    names = layers.id_map.id_map
+    view: Ids = import_faiss().rev_swig_ptr(names.data(), names.size())
+    return view

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..._files import atomic_file, sha256_file
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
@@ -52,8 +54,15 @@ def export_index(
 
     Raises:
         InvalidInputError: If features are to go in and the projection is not linear, or FAISS
-            cannot represent the layout.
+            cannot represent the layout, or a layout is given beside an engine, which has its own.
     """
+    if takes not in (None, "features", "embeddings"):
+        raise InvalidInputError(f"takes must be 'features' or 'embeddings', got {takes!r}.")
+    if engine is not None and factory is not None:
+        raise InvalidInputError(
+            f"factory is for an empty index, but an engine of {engine.spec} is given. "
+            "Leave one of them out."
+        )
     takes = takes or ("features" if codebooks.projection else "embeddings")
     spec = engine.spec if engine is not None else parse(factory or "MeCoQ", codebooks)
     spec = _placed_behind(spec, codebooks, takes)
@@ -100,7 +109,14 @@ def _fill(index: Any, engine: FaissEngine) -> None:
         set_centroids(index, centroids_of(engine.layers.core))
         layers.core.nprobe = engine.layers.core.nprobe
     adder = Adder(layers, engine.codebooks)
-    for part in read_items(engine.layers):
-        lists = part.lists if engine.spec.nlist else None
-        adder.add(part.codes, part.ids, lists=lists)
+    if engine.spec.nlist and not engine.keeps_ids:
+        # Refine finds the codes to rank again by their row, but lists hold rows out of order.
+        codes = np.empty((len(engine), engine.codebooks.M), np.uint8)
+        numbers = np.empty(len(engine), np.int32)
+        for part in read_items(engine.layers):
+            codes[part.ids], numbers[part.ids] = part.codes, part.number
+        adder.add(codes, range(len(engine)), lists=numbers)
+    else:
+        for part in read_items(engine.layers):
+            adder.add(part.codes, part.ids, lists=part.lists if engine.spec.nlist else None)
     adder.finish()

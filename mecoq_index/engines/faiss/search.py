@@ -7,8 +7,12 @@ What FAISS does that a reader would not guess:
   into an index of their own.
 - IDMap translates a filter for the index right below it, but Refine hands its parameters on
   unread, so behind Refine a filter must name rows.
-- FastScan scales its tables by 255 / span (faiss/utils/quantize_lut.cpp). Where no item scores
-  better than another, above all for a zero query, there is no span, and it finds nothing.
+- A graph is left after a number of items, allowed or not, so few of those that a filter allows are
+  found, or none.
+- FastScan rounds scores to whole numbers above the lowest score there can be, in steps of
+  span / 255 (faiss/utils/quantize_lut.cpp). It loses the items that score 0 then, which is all of
+  them where there is no span, above all for a zero query; and a threshold for a range below the
+  lowest score, or above the highest, becomes another one.
 """
 
 from __future__ import annotations
@@ -17,19 +21,19 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..._arrays import Ids, Scores, Vectors, check_ids, check_vectors
-from ...aqs import block_normalize, lookup_tables
+from ...aqs import aqs, block_normalize, lookup_tables
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ..base import Hits, RangeHits
 from .grammar import FactorySpec
 from .inject import Layers, import_faiss
-from .items import codes_at, item_ids, locate, pack, plain_index
+from .items import codes_at, ids_in, item_ids, locate, names_of, pack, plain_index
 
 # Tables that span less rank nothing: their differences are rounding.
 _TABLE_ROUNDING = 1e-6
+_RERANKED_AT_ONCE = 1 << 22  # subquantizers of candidates; about 100 MB
 
 
 class Searcher:
@@ -55,18 +59,22 @@ class Searcher:
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
             return Hits.empty(len(queries), k)
-        if allowed is not None and self._is_flat:
-            return self._search_among(queries, k, allowed)
+        if allowed is not None and not self._spec.nlist:
+            held = self._held(allowed)
+            view = self._view_among(len(held), k, ef_search)
+            if len(held) <= view:
+                return self._search_among(queries, k, held)
+            ef_search = view
         if k_factor is not None and not self._spec.refine:
             hits = self._search_and_rerank(queries, k, k_factor)
         else:
-            parameters = self._parameters(nprobe, k_factor, ef_search, allowed)
+            parameters = self._parameters(k, nprobe, k_factor, ef_search, allowed)
             scores, ids = self._index.search(queries, k, params=parameters)
             hits = Hits(self._as_aqs(queries, scores) if self._spec.graph else scores, ids)
         if hits.ids.item(hits.ids.argmin()) < 0:  # a third of the time of (ids < 0).any()
             hits.scores[hits.ids < 0] = -np.inf  # FAISS pads with the lowest float
             if self._spec.fast_scan:
-                self._fill_ties(hits, queries, allowed)
+                self._find_lost(hits, queries, nprobe, allowed)
         return hits
 
     def _normalized(self, z: Vectors) -> Vectors:
@@ -117,36 +125,65 @@ class Searcher:
 
     def _parameters(
         self,
+        k: int,
         nprobe: int | None,
         k_factor: int | None,
         ef_search: int | None,
         allowed: Ids | None,
     ) -> Any:
         """FAISS's parameters for one call; None where the index's own settings are meant."""
-        if nprobe is None and k_factor is None and ef_search is None and allowed is None:
+        asked = (nprobe, k_factor, ef_search, allowed)
+        nested = self._spec.coarse.startswith("IVF")
+        if all(setting is None for setting in asked) and not nested:
             return None
         faiss, core = import_faiss(), self._layers.core
         selector = {} if allowed is None else {"sel": self._selector(allowed)}
         if self._spec.graph:
-            return faiss.SearchParametersHNSW(efSearch=ef_search or core.hnsw.efSearch, **selector)
+            view = min(int(ef_search or core.hnsw.efSearch), core.ntotal)
+            return faiss.SearchParametersHNSW(efSearch=view, **selector)
         inner = None
         if self._spec.nlist:
-            inner = faiss.SearchParametersIVF(nprobe=int(nprobe or core.nprobe), **selector)
+            nprobe = int(nprobe or core.nprobe)
+            if nested:  # or lists that were asked for would not be found among the upper ones
+                selector["quantizer_params"] = self._upper_parameters(nprobe)
+            inner = faiss.SearchParametersIVF(nprobe=nprobe, **selector)
         if self._layers.refine is None:
             return inner
-        factor = float(k_factor or self._layers.refine.k_factor)
+        most = max(1.0, core.ntotal / k)  # all items; FAISS makes room for more, if asked
+        factor = min(float(k_factor or self._layers.refine.k_factor), most)
         return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
 
+    def _upper_parameters(self, nprobe: int) -> Any:
+        """Of the lists of lists, visit as large a share as of the lists: all of them for all."""
+        faiss, core = import_faiss(), self._layers.core
+        upper = faiss.downcast_index(core.quantizer)
+        share = -(-upper.nlist * nprobe // core.nlist)
+        return faiss.SearchParametersIVF(nprobe=max(int(upper.nprobe), int(share)))
+
     def _selector(self, allowed: Ids) -> Any:
-        allowed = check_ids(allowed, len(allowed), name="allowed")
+        allowed = check_ids(allowed, np.size(allowed), name="allowed")
         if self._layers.refine is not None and self._layers.id_map is not None:
             allowed = np.flatnonzero(np.isin(item_ids(self._layers), allowed))
         return import_faiss().IDSelectorBatch(allowed)
 
-    def _search_among(self, queries: Vectors, k: int, allowed: Ids) -> Hits:
-        """An exact scan of the allowed items of an index without lists or graph."""
-        allowed = check_ids(allowed, len(allowed), name="allowed")
-        held = np.sort(allowed[np.isin(allowed, item_ids(self._layers))])
+    def _held(self, allowed: Ids) -> Ids:
+        """Those of the allowed ids that are held, ascending."""
+        allowed = check_ids(allowed, np.size(allowed), name="allowed")
+        return np.sort(allowed[np.isin(allowed, item_ids(self._layers))])
+
+    def _view_among(self, allowed: int, k: int, ef_search: int | None) -> int:
+        """How many items a graph must keep in view to see as many allowed ones as without a filter.
+
+        All, and more than are allowed, where there is no graph.
+        """
+        total = int(self._index.ntotal)
+        if self._is_flat:
+            return total
+        wanted = max(k, int(ef_search or self._layers.core.hnsw.efSearch))
+        return wanted * total // max(1, allowed)
+
+    def _search_among(self, queries: Vectors, k: int, held: Ids) -> Hits:
+        """An exact scan of some items of an index without lists."""
         hits = Hits.empty(len(queries), k)
         if not len(held):
             return hits
@@ -160,37 +197,73 @@ class Searcher:
 
     def _search_and_rerank(self, queries: Vectors, k: int, k_factor: int) -> Hits:
         """Fetch more items by FastScan's rounded tables, and rank them by exact ones."""
-        core = self._layers.core
-        _, rows = core.search(queries, min(k * k_factor, core.ntotal))
-        codes = codes_at(self._layers, np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
-        tables = lookup_tables(queries, self._codebooks)
-        exact = np.zeros(rows.shape, np.float32)
-        for m in range(self._codebooks.M):
-            exact += np.take_along_axis(tables[:, m], codes[:, :, m].astype(np.intp), axis=1)
-        exact[rows < 0] = -np.inf
-        best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+        core, M = self._layers.core, self._codebooks.M
         hits = Hits.empty(len(queries), k)
-        hits.scores[:, : best.shape[1]] = np.take_along_axis(exact, best, axis=1)
-        ids = np.take_along_axis(rows, best, axis=1)
+        fetched = min(k * int(k_factor), int(core.ntotal))
+        step = max(1, _RERANKED_AT_ONCE // (fetched * M))
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            _, rows = core.search(queries[part], fetched)
+            codes = codes_at(self._layers, np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
+            tables = lookup_tables(queries[part], self._codebooks)
+            exact = np.zeros(rows.shape, np.float32)
+            for m in range(M):
+                exact += np.take_along_axis(tables[:, m], codes[:, :, m].astype(np.intp), axis=1)
+            exact[rows < 0] = -np.inf
+            best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+            hits.scores[part, : best.shape[1]] = np.take_along_axis(exact, best, axis=1)
+            hits.ids[part, : best.shape[1]] = np.take_along_axis(rows, best, axis=1)
         if self._layers.id_map is not None:
-            ids = np.where(ids < 0, -1, item_ids(self._layers)[ids])
-        hits.ids[:, : best.shape[1]] = ids
+            hits.ids[:] = np.where(hits.ids < 0, -1, names_of(self._layers)[hits.ids])
         return hits
 
-    def _fill_ties(self, hits: Hits, queries: Vectors, allowed: Ids | None) -> None:
-        """Answer queries that score all items alike: the lowest ids win."""
-        lost = np.flatnonzero(hits.ids[:, 0] < 0)
-        if not len(lost):
-            return
-        tables = lookup_tables(queries[lost], self._codebooks)
-        alike = np.ptp(tables, axis=2).max(axis=1) <= _TABLE_ROUNDING
-        lost, tables = lost[alike], tables[alike]
-        ids = item_ids(self._layers)
-        if allowed is not None:
-            ids = ids[np.isin(ids, allowed)]
-        ids = np.sort(ids)[: hits.ids.shape[1]]
-        hits.scores[lost, : len(ids)] = tables[:, :, 0].sum(axis=1)[:, None]
-        hits.ids[lost, : len(ids)] = ids
+    def _lists_of(self, queries: Vectors, nprobe: int | None) -> Ids:
+        """The lists (nq, nprobe) that queries look into, -1 for none; 0 where there are none."""
+        if not self._spec.nlist:
+            return np.zeros((len(queries), 1), np.int64)
+        core, nprobe = self._layers.core, int(nprobe or self._layers.core.nprobe)
+        upper = self._upper_parameters(nprobe) if self._spec.coarse.startswith("IVF") else None
+        lists: Ids = core.quantizer.search(queries, nprobe, params=upper)[1]
+        return lists
+
+    def _find_lost(
+        self, hits: Hits, queries: Vectors, nprobe: int | None, allowed: Ids | None
+    ) -> None:
+        """Complete, by exact AQS, the hits of queries for which FastScan found fewer than k."""
+        rows = np.flatnonzero(hits.ids[:, -1] < 0)
+        for row, lists in zip(rows, self._lists_of(queries[rows], nprobe), strict=True):
+            lists = lists[lists >= 0]
+            there = hits.ids[row] >= 0
+            if allowed is None and there.sum() == sum(map(self._size_of, lists.tolist())):
+                continue
+            ids, scores = self._scores_in(lists, queries[row], allowed)
+            new = ~np.isin(ids, hits.ids[row, there])
+            ids = np.concatenate([hits.ids[row, there], ids[new]])
+            scores = np.concatenate([hits.scores[row, there], scores[new]])
+            best = np.lexsort((ids, -scores))[: hits.ids.shape[1]]
+            hits.ids[row, : len(best)], hits.scores[row, : len(best)] = ids[best], scores[best]
+
+    def _size_of(self, number: int) -> int:
+        core = self._layers.core
+        return int(core.invlists.list_size(number) if self._spec.nlist else core.ntotal)
+
+    def _scores_in(self, lists: Ids, query: Vectors, allowed: Ids | None) -> tuple[Ids, Scores]:
+        """Ids and exact AQS of the items in some lists, for one query (D,)."""
+        tables = lookup_tables(query[None], self._codebooks)
+        all_alike = np.ptp(tables, axis=2).max() <= _TABLE_ROUNDING
+        found_ids, found_scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        for number in lists.tolist():
+            ids = ids_in(self._layers, number)
+            rows = np.arange(len(ids))
+            if allowed is not None:
+                rows = np.flatnonzero(np.isin(ids, allowed))
+            found_ids.append(ids[rows])
+            if all_alike:
+                found_scores.append(np.full(len(rows), tables[0, :, 0].sum(), np.float32))
+            elif len(rows):
+                codes = codes_at(self._layers, rows, number)
+                found_scores.append(aqs(query[None], codes, self._codebooks)[0])
+        return np.concatenate(found_ids), np.concatenate(found_scores)
 
     def range_search(
         self, z: Vectors, threshold: float, *, nprobe: int | None, allowed: Ids | None
@@ -212,19 +285,33 @@ class Searcher:
         self._check_settings(nprobe, None, None)
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
-            return RangeHits(np.zeros(len(queries) + 1, np.int64), *_sorted([], [], [0]))
-        parameters = self._parameters(nprobe, None, None, allowed)
-        limits, scores, ids = self._index.range_search(queries, threshold, params=parameters)
-        return RangeHits(limits.astype(np.int64), *_sorted(scores, ids, limits))
-
-
-def _sorted(scores: Any, ids: Any, limits: Any) -> tuple[npt.NDArray[np.float32], Ids]:
-    """Best first within each query."""
-    scores, ids = np.asarray(scores, np.float32), np.asarray(ids, np.int64)
-    sizes = np.diff(np.asarray(limits, np.int64)).astype(np.int64)
-    query = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((ids, -scores, query))
-    return scores[order], ids[order]
+            nothing = np.zeros(len(queries) + 1, np.int64)
+            return RangeHits(nothing, np.empty(0, np.float32), np.empty(0, np.int64))
+        most = 2.0 * spec.M + 1  # beyond every score, rounded or not, and within float32
+        border = min(max(float(threshold), -most), most)
+        searched, whole = np.arange(len(queries)), np.empty(0, np.int64)
+        if spec.fast_scan:
+            tables = lookup_tables(queries, self._codebooks)
+            lowest, highest = tables.min(axis=2).sum(axis=1), tables.max(axis=2).sum(axis=1)
+            searched = np.flatnonzero((lowest < border) & (border < highest))
+            whole = np.flatnonzero(border <= lowest)
+        query, ids, scores = searched[:0], np.empty(0, np.int64), np.empty(0, np.float32)
+        if len(searched):
+            parameters = self._parameters(1, nprobe, None, None, allowed)
+            limits, scores, ids = self._index.range_search(
+                queries[searched], border, params=parameters
+            )
+            query = np.repeat(searched, np.diff(limits.astype(np.int64)))
+        for row, lists in zip(whole, self._lists_of(queries[whole], nprobe), strict=True):
+            row_ids, row_scores = self._scores_in(lists[lists >= 0], queries[row], allowed)
+            above = row_scores > border
+            query = np.concatenate([query, np.full(above.sum(), row)])
+            ids = np.concatenate([ids, row_ids[above]])
+            scores = np.concatenate([scores, row_scores[above]])
+        order = np.lexsort((ids, -scores, query))  # best first within each query
+        sizes = np.bincount(query, minlength=len(queries))
+        limits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return RangeHits(limits, scores[order], ids[order])
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Scores, Vectors, check_k, check_vectors
-from ...aqs import block_normalize
+from ...aqs import aqs, block_normalize
 from ...errors import InvalidInputError
+from ..base import Hits
 from .engine import FaissEngine
 from .items import pack, plain_index, read_items
 
@@ -28,9 +29,10 @@ class Tuned:
 def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
     """Find the smallest nprobe that reaches a recall, against exact AQS over all items.
 
-    Recall is counted by score, ties within 1e-5 included: the share of the k best scores of a full
-    scan that the hits reach. It never falls as nprobe grows, so it is searched by halving. The
-    engine is not changed.
+    Recall is counted by exact AQS, ties within 1e-5 included: the share of hits that score as well
+    as the k-th best item of a full scan. It is searched by halving, since it does not fall as
+    nprobe grows (but for the rounding of FastScan and lists that a graph misses, which may make it
+    waver). The engine is not changed.
 
     Args:
         engine: An IVF engine.
@@ -43,7 +45,7 @@ def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int
 
     Raises:
         InvalidInputError: If the engine is not IVF or empty, arguments are malformed, or visiting
-            all lists does not reach the recall (FastScan's rounding without Refine).
+            all lists does not reach the recall (for FastScan's rounding, mostly).
     """
     z, k = check_vectors(z, engine.codebooks.D, name="z"), check_k(k)
     if not 0 < recall <= 1:
@@ -59,16 +61,22 @@ def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int
 
     def reached(nprobe: int) -> bool:
         if nprobe not in seen:
-            found = engine.search(z, min(k, len(engine)), nprobe=nprobe).scores
-            seen[nprobe] = float((found >= borders[:, None] - _TIE).mean())
+            hits = engine.search(z, min(k, len(engine)), nprobe=nprobe)
+            seen[nprobe] = float((_unrounded(engine, z, hits) >= borders[:, None] - _TIE).mean())
         return seen[nprobe] >= recall
 
     high = 1
     while not reached(high):
         if high == engine.spec.nlist:
+            rounded = engine.spec.fast_scan and not engine.spec.refine
             raise InvalidInputError(
                 f"recall must be at most {seen[high]:.4f}, which all {high} lists reach, got "
-                f"{recall}. Add ',Refine(MeCoQ)' to the factory string for more."
+                f"{recall}. "
+                + (
+                    "Add ',Refine(MeCoQ)' to the factory string for more."
+                    if rounded
+                    else "Ask for less."
+                )
             )
         high = min(2 * high, engine.spec.nlist)
     low = high // 2
@@ -78,11 +86,26 @@ def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int
     return Tuned(high, seen[high], tuple(sorted(seen.items())))
 
 
+def _unrounded(engine: FaissEngine, z: Vectors, hits: Hits) -> Scores:
+    """The exact AQS of hits; that of FastScan would count items by its rounding."""
+    if not engine.spec.fast_scan or engine.spec.refine:
+        return hits.scores
+    ids, places = np.unique(hits.ids, return_inverse=True)
+    held = ids >= 0  # all, or all but the first
+    codes = np.zeros((len(ids), engine.codebooks.M), np.uint8)
+    codes[held] = engine.codes(ids[held])
+    exact = np.empty(hits.scores.shape, np.float32)
+    for row, columns in enumerate(places.reshape(hits.ids.shape)):
+        exact[row] = aqs(z[row : row + 1], codes[columns], engine.codebooks)
+    exact[hits.ids < 0] = -np.inf
+    return exact
+
+
 def exact_scores(engine: FaissEngine, z: Vectors, k: int) -> Scores:
     """The k largest AQS (nq, k) over all items, best first, in bounded memory.
 
     Args:
-        engine: Any engine.
+        engine: Any engine of FAISS.
         z: float32, shape (nq, D).
         k: At most the number of items.
     """
