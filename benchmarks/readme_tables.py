@@ -144,7 +144,7 @@ def speed_sentence() -> str:
 def search_table() -> str:
     """How fast each index answers, and how well, at the largest size measured."""
     record = read("search_speed")
-    run = record["result"]["runs"][-1]
+    run = max(record["result"]["runs"], key=lambda run: run["items"])
     columns = [(1, 1, 10), (1, 100, 10), (2, 100, 10)]
     speed = {(r["method"], r["threads"], r["batch"], r["k"]): r for r in run["speed"]}
     lines = [
@@ -172,7 +172,7 @@ def search_table() -> str:
 
 def search_claims(record: dict[str, Any]) -> str:
     """The ratios that the table is about, taken within rounds, and the cost of our layer."""
-    runs = record["result"]["runs"]
+    runs = sorted(record["result"]["runs"], key=lambda run: run["items"])
     wanted = [
         ("MeCoQ16x4fs", "ITQ64, IndexBinaryFlat"),
         ("MeCoQ16x4fs, k_factor 10", "ITQ64, IndexBinaryFlat"),
@@ -203,7 +203,8 @@ def search_claims(record: dict[str, Any]) -> str:
 def adding_claims(record: dict[str, Any]) -> str:
     """How much faster codes are added than vectors."""
     told = []
-    for row in record["result"]["runs"][0]["adding"]:
+    smallest = min(record["result"]["runs"], key=lambda run: run["items"])
+    for row in smallest["adding"]:
         if row["threads"] == 1:
             ratios = ", ".join(
                 f"{name} {r['ratio']:.0f} times" for name, r in row["faster_than_vectors"].items()

@@ -206,7 +206,8 @@ def _open(path: Path, metadata: Any = None) -> Iterator[Any]:
         ) as file:
             yield file
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as exc:
-        raise ArtifactError(f"{path} is no readable .parquet file: {exc}") from exc
+        reason = " ".join(str(exc).split())  # Arrow tells in several lines
+        raise ArtifactError(f"{path} is no readable .parquet file: {reason}") from exc
 
 
 def _choose(

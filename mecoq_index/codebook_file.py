@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._files import atomic_file, check_readable, load_npy
+from ._files import UNREADABLE, atomic_file, check_readable, load_npy
 from .codebooks import Backbone, Codebooks, Layer
 from .errors import ArtifactError, InvalidInputError
 
@@ -138,6 +139,7 @@ def _from_own(content: Mapping[str, Any], path: Path) -> Codebooks:
             f"{path} has format version {version}, but this release reads up to {FORMAT_VERSION}. "
             "Upgrade mecoq-index."
         )
+    _check_container(path)
     try:
         backbone = content["backbone"]
         if backbone is not None:
@@ -166,6 +168,24 @@ def _from_own(content: Mapping[str, Any], path: Path) -> Codebooks:
             "them. Restore the file from a copy."
         )
     return codebooks
+
+
+def _check_container(path: Path) -> None:
+    """Compare the checksums in the zip file around a codebook file, which torch does not look at.
+
+    Raises:
+        ArtifactError: If a part differs from its checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except UNREADABLE as exc:
+        raise ArtifactError(f"{path} is damaged: {exc}") from exc
+    if damaged is not None:
+        raise ArtifactError(
+            f"{path} is damaged: {damaged} in it differs from its checksum. "
+            "Restore the file from a copy."
+        )
 
 
 def _from_official(content: Mapping[str, Any], path: Path) -> Codebooks:
