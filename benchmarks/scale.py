@@ -142,7 +142,7 @@ def fit_growth(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def measure(
-    folder: Path, sizes: list[int], *, features: Path | None, quick: bool
+    folder: Path, sizes: list[int], *, largest_ivf: int, features: Path | None, quick: bool
 ) -> Iterator[dict[str, Any]]:
     """A row for each index at each size, the small sizes first."""
     jobs = {
@@ -151,6 +151,8 @@ def measure(
     }
     for n in sizes:
         for name, (K, factory_for) in FACTORIES.items():
+            if name.startswith("IVF") and n > largest_ivf:
+                continue
             job = jobs[K] | {"n": n, "factory": factory_for(n), "out": str(folder / "index.mecoq")}
             job["warm_up"] = factory_for(1000)
             row = {"index": name, "factory": job["factory"], "items": n, **measure_one(job)}
@@ -166,6 +168,12 @@ def main() -> None:
     """Parse, measure, print; the results so far are written after every index."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=float, nargs="+", help="numbers of codes, like 1e6 3e6")
+    parser.add_argument(
+        "--largest-ivf",
+        type=float,
+        default=3e7,
+        help="build IVF up to this size; finding the lists of more takes long",
+    )
     parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
@@ -178,7 +186,13 @@ def main() -> None:
     sizes = sorted(int(n) for n in args.sizes or (QUICK_SIZES if args.quick else SIZES))
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        for row in measure(Path(folder), sizes, features=args.features, quick=args.quick):
+        for row in measure(
+            Path(folder),
+            sizes,
+            largest_ivf=int(args.largest_ivf),
+            features=args.features,
+            quick=args.quick,
+        ):
             rows.append(row)
             result = {"rows": rows, "growth": fit_growth(rows)}
             question = __doc__.splitlines()[0]
