@@ -1,20 +1,22 @@
 """Files that are either whole or absent (write beside, sync, rename), and readers that name them.
 
 A crash at any moment leaves the old file, the new file, or a temporary one whose name starts with
-a dot and ends in ``.partial``; never a half-written output under the name the user asked for.
+a dot and ends in ``.partial``; never a half-written output under the name the user asked for. What
+is left of a folder is removed when it is written again; of a single file it stays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import struct
-import tempfile
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -31,9 +33,14 @@ UNREADABLE = (
 )
 
 
+_LOCK = ".lock"  # held in a temporary folder for as long as somebody writes it
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders cannot be opened there
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -47,6 +54,10 @@ def _check_parent(path: Path) -> None:
         )
 
 
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block succeeds, it becomes ``path``.
@@ -58,13 +69,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     _check_parent(path)
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder, but a file is to be written there.")
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(descriptor)
-    partial = Path(name)
-    # mkstemp makes private files; an output obeys the user's umask like any other file.
-    umask = os.umask(0)
-    os.umask(umask)
-    partial.chmod(0o666 & ~umask)
+    partial = _partial_of(path)
+    partial.touch(exist_ok=False)
     try:
         yield partial
         sync(partial)
@@ -81,25 +87,60 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         InvalidInputError: If ``path`` exists, or its parent does not.
     """
+    from filelock import FileLock
+
     path = Path(path)
     _check_parent(path)
     if path.exists():
-        raise InvalidInputError(
-            f"{path} exists already. Choose another name, or allow overwriting."
-        )
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    umask = os.umask(0)
-    os.umask(umask)
-    partial.chmod(0o777 & ~umask)
+        raise _already_there(path)
+    _remove_abandoned(path)
+    partial = _partial_of(path)
+    partial.mkdir()
     try:
-        yield partial
-        for file in sorted(partial.rglob("*")):
-            sync(file)
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
+        with FileLock(partial / _LOCK):
+            yield partial
+            for file in sorted(partial.rglob("*")):
+                sync(file)
+            sync(partial)
+            move_directory(partial, path)
+            (path / _LOCK).unlink()
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def move_directory(source: Path, path: Path) -> None:
+    """Give a folder, whose content is on disk, another name on the same disk.
+
+    Raises:
+        InvalidInputError: If ``path`` exists.
+    """
+    try:
+        os.replace(source, path)
+    except OSError as exc:
+        if path.exists():
+            raise _already_there(path) from exc
+        raise
+    sync(path.parent)
+
+
+def _already_there(path: Path) -> InvalidInputError:
+    return InvalidInputError(f"{path} exists already. Choose another name, or allow overwriting.")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary folders of ``path`` that killed writers have left."""
+    from filelock import FileLock, Timeout
+
+    for left in path.parent.iterdir():
+        name = left.name
+        if not (name.startswith(f".{path.name}.") and name.endswith(".partial")):
+            continue
+        if (left / _LOCK).is_file():
+            with suppress(Timeout, FileNotFoundError), FileLock(left / _LOCK, timeout=0):
+                shutil.rmtree(left)
+        else:
+            with suppress(OSError):
+                left.rmdir()  # the first thing made is the lock
 
 
 def sha256_file(path: Path) -> str:
@@ -109,6 +150,12 @@ def sha256_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def first_line(exc: BaseException) -> str:
+    """What an exception says, as part of a message of one line, which bytes of a file may be in."""
+    line = next(iter(str(exc).splitlines()), type(exc).__name__)
+    return line if len(line) <= 200 else line[:200] + "..."
 
 
 def check_readable(path: Path) -> Path:
@@ -134,10 +181,15 @@ def load_npy(path: Path, *, mmap: bool = False) -> npt.NDArray[Any]:
         ArtifactError: If the file is missing, empty, truncated, or no ``.npy`` file.
     """
     path = check_readable(path)
-    try:
-        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is no readable .npy file: {exc}") from exc
-    if not isinstance(array, np.ndarray):
+    with path.open("rb") as stream:
+        magic = stream.read(6)
+    # NumPy is not asked to tell: of what it takes for an archive it leaves the file open.
+    if magic.startswith(b"PK"):
         raise ArtifactError(f"{path} must hold one .npy array, but it is an .npz archive.")
+    if magic != b"\x93NUMPY":
+        raise ArtifactError(f"{path} is no readable .npy file: it does not begin like one.")
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except UNREADABLE as exc:
+        raise ArtifactError(f"{path} is no readable .npy file: {first_line(exc)}") from exc
     return array

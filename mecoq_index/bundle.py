@@ -6,12 +6,14 @@
         codebooks.pt    the codebooks, with what it takes to embed a new image
         index.faiss     the engine's own file (codes.npz for the numpy and torch engines)
         names.npz       what each item is called, by id; may be absent
+        .lock           empty, held by a writer; absent until the bundle is changed
 
 A new folder appears whole or not at all. A folder that is there is changed by writing new files
 beside the old ones, under names with the next generation's number (``index-1.faiss``), and then
 replacing the manifest, which is one atomic step: at every moment the manifest names files that are
 whole, and files that it does not name are what an interrupted change has left, to be removed by the
-next one. Writers take turns by a lock; a reader that is overtaken starts again.
+next one. Writers take turns by a lock; a reader that is overtaken starts again. A copy of a folder
+that nobody is writing is a bundle, with or without the lock file.
 
 Opening compares every checksum, so a damaged index is refused instead of answering wrongly. This
 module knows files only; engines read and write theirs.
@@ -23,12 +25,19 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._files import atomic_directory, atomic_file, check_readable, sha256_file, sync
+from ._files import (
+    atomic_directory,
+    atomic_file,
+    check_readable,
+    first_line,
+    sha256_file,
+    sync,
+)
 from ._optional import installed_version
 from .codebooks import Codebooks
 from .errors import ArtifactError, InvalidInputError
@@ -41,6 +50,8 @@ METRIC = "AQS: inner product of the block-normalised query with the decoded code
 _PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu")
 _MANIFEST, _CODEBOOKS, _NAMES, _LOCK = "manifest.json", "codebooks.pt", "names.npz", ".lock"
 _OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
+# What built-in engines write; with another one, its files are known from the manifest.
+_USUAL = {_CODEBOOKS, _NAMES, "index.faiss", "codes.npz"}
 _LOCK_SECONDS = 60
 
 
@@ -72,7 +83,7 @@ class Bundle:
 
     @property
     def generation(self) -> int:
-        """How often the bundle was changed."""
+        """How often the bundle was changed since it was made."""
         return int(self.manifest["generation"])
 
     @classmethod
@@ -84,7 +95,17 @@ class Bundle:
                 damaged or exchanged.
         """
         path = Path(path)
-        manifest = _read_manifest(path)
+        while True:
+            manifest = _read_manifest(path)
+            try:
+                return cls._read(path, manifest)
+            except (ArtifactError, FileNotFoundError) as exc:
+                # A writer may have replaced the files after their manifest was read here.
+                if _read_manifest(path) == manifest:
+                    raise ArtifactError(str(exc)) from exc
+
+    @classmethod
+    def _read(cls, path: Path, manifest: Mapping[str, Any]) -> Bundle:
         for name, recorded in manifest["files"].items():
             file = check_readable(path / name)
             if file.stat().st_size != recorded["bytes"] or sha256_file(file) != recorded["sha256"]:
@@ -96,6 +117,10 @@ class Bundle:
         if codebooks.fingerprint != manifest["fingerprint"]:
             raise ArtifactError(f"{path} was built with other codebooks than the ones inside it.")
         return cls(path, manifest, codebooks, _read_names(path, manifest.get("names_file")))
+
+    def is_current(self) -> bool:
+        """Whether the folder still holds what it held when it was opened."""
+        return _read_manifest(self.path) == self.manifest
 
     @staticmethod
     def read_manifest(path: str | Path) -> Mapping[str, Any]:
@@ -141,26 +166,35 @@ class Content:
     names: Names
 
 
-def write_bundle(path: str | Path, content: Content, *, overwrite: bool = False) -> None:
+def write_bundle(
+    path: str | Path,
+    content: Content,
+    *,
+    overwrite: bool = False,
+    on_written: Callable[[str], None] | None = None,
+) -> None:
     """Write a bundle; the folder appears, or changes, only when all of it is on disk.
 
     Args:
         path: The folder to make.
         content: What to put into it.
         overwrite: Whether an existing bundle may be replaced.
+        on_written: Told the manifest's checksum when everything but the manifest is on disk.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, is no bundle, or holds
             files that are not the bundle's.
+        ArtifactError: If another program keeps writing it.
     """
     path = Path(path)
     if overwrite and path.exists():
         check_replaceable(path)
         with _locked(path):
-            _commit(path, content, generation=_read_manifest(path)["generation"] + 1)
+            old = _read_manifest(path)
+            _commit(path, content, generation=old["generation"] + 1, on_written=on_written, old=old)
         return
     with atomic_directory(path) as folder:
-        _commit(folder, content, generation=0)
+        _commit(folder, content, generation=0, on_written=on_written)
 
 
 def update_bundle(bundle: Bundle, content: Content) -> None:
@@ -170,12 +204,12 @@ def update_bundle(bundle: Bundle, content: Content) -> None:
         ArtifactError: If somebody else has changed it since it was opened.
     """
     with _locked(bundle.path):
-        if _read_manifest(bundle.path)["generation"] != bundle.generation:
+        if not bundle.is_current():
             raise ArtifactError(
                 f"{bundle.path} was changed by another program after it was opened here, so "
                 "nothing was written. Open it and make the change again."
             )
-        _commit(bundle.path, content, generation=bundle.generation + 1)
+        _commit(bundle.path, content, generation=bundle.generation + 1, old=bundle.manifest)
 
 
 @contextmanager
@@ -191,19 +225,23 @@ def _locked(path: Path) -> Iterator[None]:
         ) from exc
 
 
-def _commit(folder: Path, content: Content, *, generation: int) -> None:
+def _commit(
+    folder: Path,
+    content: Content,
+    *,
+    generation: int,
+    on_written: Callable[[str], None] | None = None,
+    old: Mapping[str, Any] | None = None,
+) -> None:
     """Write the files of a generation, then the manifest that names them, then tidy up."""
-    codebooks_file = _of_generation(_CODEBOOKS, generation)
     index_file = _of_generation(content.index_file, generation)
-    content.save_index(folder / index_file)
-    content.codebooks.save(folder / codebooks_file)
-    written = [index_file, codebooks_file]
+    codebooks_file = _of_generation(_CODEBOOKS, generation)
+    writers = {index_file: content.save_index, codebooks_file: content.codebooks.save}
     names_file = None
     if len(content.names):
         names_file = _of_generation(_NAMES, generation)
-        content.names.save(folder / names_file)
-        sync(folder / names_file)
-        written.append(names_file)
+        writers[names_file] = content.names.save
+    files = _write_files(folder, writers)
     manifest = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -217,21 +255,41 @@ def _commit(folder: Path, content: Content, *, generation: int) -> None:
         "K": content.codebooks.K,
         "D": content.codebooks.D,
         "fingerprint": content.codebooks.fingerprint,
-        "description": dict(content.description),
+        # As JSON gives it back, so that the checksum is of what will be read.
+        "description": json.loads(json.dumps(dict(content.description))),
         "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)}
-            for name in sorted(written)
-        },
+        "files": files,
     }
     manifest["checksum"] = _checksum(manifest)
-    sync(folder)  # the new files' names, before anything points to them
+    if on_written:
+        on_written(manifest["checksum"])
     with atomic_file(folder / _MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    staying = {_MANIFEST, _LOCK, *written}
+    ours = _bases(manifest) | _bases(old or {})
     for file in folder.iterdir():
-        if _is_ours(file.name) and file.name not in staying:
-            file.unlink()
+        if file.name not in {_MANIFEST, _LOCK, *files} and _is_ours(file.name, ours):
+            with suppress(
+                PermissionError
+            ):  # Windows keeps what a reader has open; the next does it
+                file.unlink()
+
+
+def _write_files(
+    folder: Path, writers: Mapping[str, Callable[[Path], None]]
+) -> dict[str, dict[str, int | str]]:
+    """Write files that no manifest names yet; returns what the manifest is to say of them."""
+    files: dict[str, dict[str, int | str]] = {}
+    try:
+        for name, write in sorted(writers.items()):
+            write(file := folder / name)
+            sync(file)
+            files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        sync(folder)  # their names, before anything points to them
+        return files
+    except BaseException:
+        for name in writers:
+            (folder / name).unlink(missing_ok=True)
+        raise
 
 
 def _of_generation(name: str, generation: int) -> str:
@@ -239,12 +297,21 @@ def _of_generation(name: str, generation: int) -> str:
     return f"{stem}-{generation}{dot}{suffix}" if generation else name
 
 
-def _is_ours(name: str) -> bool:
+def _base(name: str) -> str:
+    """The name of a file without its generation."""
+    stem, dot, suffix = name.partition(".")
+    return re.sub(r"-\d+$", "", stem) + dot + suffix
+
+
+def _bases(manifest: Mapping[str, Any]) -> set[str]:
+    return {_base(name) for name in manifest.get("files", ())}
+
+
+def _is_ours(name: str, bases: set[str]) -> bool:
     """Whether a file in a bundle is a bundle's: of this or another generation, or half-written."""
-    if name in (_MANIFEST, _LOCK, _OLD_NAMES):
-        return True
-    whole = r"(codebooks|index|codes|names)(-\d+)?\.(pt|npz|faiss)"
-    return re.fullmatch(rf"{whole}|\.({whole}|manifest\.json)\..*\.partial", name) is not None
+    if partial := re.fullmatch(r"\.(.+)\.\w+\.partial", name):
+        name = partial[1]
+    return name in (_MANIFEST, _LOCK, _OLD_NAMES) or _base(name) in bases | _USUAL
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -259,10 +326,10 @@ def check_replaceable(path: str | Path) -> None:
     except ArtifactError as exc:
         raise InvalidInputError(
             f"{path} exists and is no bundle, so it is not overwritten. "
-            "Choose another name, or remove it yourself."
+            f"Choose another name, or remove it yourself. ({exc})"
         ) from exc
-    found = {file.name for file in path.iterdir() if not _is_ours(file.name)}
-    if foreign := sorted(found - set(manifest["files"])):
+    ours = _bases(manifest)
+    if foreign := sorted(file.name for file in path.iterdir() if not _is_ours(file.name, ours)):
         raise InvalidInputError(
             f"{path} holds files that are not the bundle's, so it is not overwritten: "
             f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}. Move them away first."
@@ -279,7 +346,10 @@ def _read_names(path: Path, name: str | None) -> Names:
         return Names.from_strings([])
     if name != _OLD_NAMES:
         return Names.load(path / name)
-    return Names.from_strings(json.loads((path / name).read_text(encoding="utf-8")))
+    try:
+        return Names.from_strings(json.loads((path / name).read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as exc:  # InvalidInputError is a ValueError
+        raise ArtifactError(f"{path / name} is damaged: {first_line(exc)}") from exc
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -290,8 +360,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is no bundle: it has no {_MANIFEST}.")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
-        raise ArtifactError(f"{file} is damaged: {exc}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ArtifactError(f"{file} is damaged: {first_line(exc)}") from exc
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no bundle of mecoq-index.")
     version = manifest.get("version")
@@ -300,7 +370,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has format version {version}, but this release reads up to {FORMAT_VERSION}. "
             "Upgrade mecoq-index."
         )
-    if version == 1:
+    if version == 1 and "checksum" not in manifest:
         files = manifest.get("files")
         named = _OLD_NAMES if isinstance(files, dict) and _OLD_NAMES in files else None
         manifest |= {"generation": 0, "codebooks_file": _CODEBOOKS, "names_file": named}
@@ -325,4 +395,5 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
         and all(isinstance(recorded, dict) for recorded in files.values())
         and all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())
         and isinstance(manifest.get("description"), dict)
+        and type(manifest.get("generation")) is int
     )

@@ -1,18 +1,34 @@
 """Files written by earlier releases stay readable, with the same content."""
 
+import hashlib
+import json
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from mecoq_index import bundle, codebook_file
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.engines.stored import open_bundle
+from mecoq_index.engines.stored import open_bundle, save_bundle
+from mecoq_index.engines.updating import add_items
+from mecoq_index.errors import ArtifactError
 
 DATA = Path(__file__).parent / "data"
+QUERY = np.array([[2, 0, 0, -1]], np.float32)
+
+
+def test_there_are_files_of_every_version():
+    found = sorted(path.name for path in DATA.iterdir() if "-v" in path.name)
+    assert found == [
+        *(f"codebooks-v{version + 1}.pt" for version in range(codebook_file.FORMAT_VERSION)),
+        *(f"index-v{version + 1}.mecoq" for version in range(bundle.FORMAT_VERSION)),
+    ]
 
 
 def test_codebooks_of_version_1_are_read():
-    want = runpy.run_path(str(DATA / "make_v1.py"))["make_codebooks"]()
+    want = runpy.run_path(str(DATA / "make_golden.py"))["make_codebooks"]()
     books = Codebooks.load(DATA / "codebooks-v1.pt")
     assert books.fingerprint == want.fingerprint
     assert books.fingerprint.startswith("9539e8236aae39ab")
@@ -21,9 +37,56 @@ def test_codebooks_of_version_1_are_read():
     assert books.provenance == {"seed": 3}
 
 
-def test_an_index_of_version_1_is_read_and_searched():
-    engine, bundle = open_bundle(DATA / "index-v1.mecoq")
-    hits = engine.search(np.array([[2, 0, 0, -1]], np.float32), 3)
-    assert list(bundle.names) == ["a.jpg", "b.jpg", "c.jpg"]
-    np.testing.assert_array_equal(hits.ids, [[0, 2, 1]])
+@pytest.mark.parametrize(
+    "version,ids,names",
+    [
+        (1, [0, 2, 1], ["a.jpg", "b.jpg", "c.jpg"]),
+        (2, [10, 30, 7], ["b.jpg", "a.jpg", "ü.jpg"]),
+    ],
+)
+def test_an_index_of_every_version_is_read_and_searched(version, ids, names):
+    engine, opened = open_bundle(DATA / f"index-v{version}.mecoq")
+    hits = engine.search(QUERY, 3)
+    assert list(opened.names) == names
+    np.testing.assert_array_equal(hits.ids, [ids])
     np.testing.assert_allclose(hits.scores, [[1, 0, -1]], atol=1e-6)
+    assert opened.manifest["version"] == version
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_index_of_every_version_can_be_changed_and_is_of_the_current_one_then(tmp_path, version):
+    path = tmp_path / "x.mecoq"
+    shutil.copytree(DATA / f"index-v{version}.mecoq", path)
+    names = list(open_bundle(path)[1].names)
+    [added] = add_items(path, np.array([[0, 0]], np.uint8), ["new.jpg"])
+    engine, opened = open_bundle(path)
+    assert list(opened.names) == [*names, "new.jpg"]
+    assert opened.manifest["version"] == bundle.FORMAT_VERSION
+    assert engine.search(QUERY, 4).ids[0, 0] == added
+    assert sorted(p.name for p in path.iterdir()) == [
+        ".lock", "codebooks-1.pt", "codes-1.npz", "manifest.json", "names-1.npz",
+    ]  # fmt: skip
+    save_bundle(engine, path, names=opened.names, overwrite=True)
+    assert open_bundle(path)[1].generation == 2
+
+
+@pytest.mark.parametrize("text", ["{", "3", '["a", "a", "b"]', '["a", 1, "b"]', '"abc"'])
+def test_an_index_of_version_1_with_malformed_names_is_refused(tmp_path, text):
+    path = tmp_path / "x.mecoq"
+    shutil.copytree(DATA / "index-v1.mecoq", path)
+    (path / "names.json").write_text(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    manifest["files"]["names.json"] = {"bytes": len(text), "sha256": checksum}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"names\.json is damaged: "):
+        open_bundle(path)
+
+
+def test_an_index_of_version_2_cannot_pass_for_one_of_version_1(tmp_path):
+    path = tmp_path / "x.mecoq"
+    shutil.copytree(DATA / "index-v2.mecoq", path)
+    text = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(text.replace('"version": 2', '"version": 1'))
+    with pytest.raises(ArtifactError, match=r"manifest\.json is damaged: it differs from its own"):
+        open_bundle(path)

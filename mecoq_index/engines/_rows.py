@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import Codes, Ids, check_codes, check_ids
-from .._files import UNREADABLE, atomic_file, check_readable
+from .._files import UNREADABLE, atomic_file, check_readable, first_line
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 
@@ -88,7 +88,7 @@ class Rows:
                 content: dict[str, Any] = {name: archive[name] for name in archive.files}
             codes, ids, fingerprint = content["codes"], content["ids"], str(content["fingerprint"])
         except UNREADABLE as exc:
-            raise ArtifactError(f"{path} is no readable file of codes: {exc}") from exc
+            raise ArtifactError(f"{path} is no readable file of codes: {first_line(exc)}") from exc
         if fingerprint != codebooks.fingerprint:
             raise ArtifactError(
                 f"{path} was built with other codebooks ({fingerprint[:12]}) than the ones given "

@@ -1,13 +1,11 @@
 """Build a bundle from vectors or codes of any number, in bounded memory, resumable at any moment.
 
-What is finished is kept in a folder beside the output until the bundle is there:
+What is finished is kept in a folder beside the output (see `_workspace`) until the bundle is there:
 
-    .photos.mecoq.build/
-        job.json        what is built from what; only the same job goes on
-        progress.json   how many rows of codes.npy and lists.npy are on disk
-        codes.npy       uint8 (n, M)
-        centroids.npy   float32 (nlist, D)       IVF only, as lists.npy
-        lists.npy       int32 (n,)
+    codes.npy       uint8 (n, M)
+    centroids.npy   float32 (nlist, D)       IVF only, as lists.npy
+    lists.npy       int32 (n,)
+    bundle/         the output before it is moved to its place
 
 Rows are read and encoded in chunks whose bounds depend on the job alone, so a build that was killed
 and resumed, and one that was not, give the same bytes. (Of HNSW graphs over the items that holds on
@@ -16,28 +14,30 @@ one thread only: FAISS's threads link items in the order in which they get to th
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Codes, Ids, Vectors, check_ids
-from .._files import atomic_file, load_npy, sync
+from .._files import atomic_file, load_npy, move_directory, sync
 from ..aqs import decode
-from ..bundle import check_replaceable
+from ..bundle import Bundle, check_replaceable
 from ..codebooks import Codebooks, VectorKind
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import InvalidInputError
 from ..names import Names
+from ._workspace import Column, Workspace
 from .base import Engine, get_engine
-from .encoding import Progress, RowEncoder, Rows
+from .encoding import Progress, RowEncoder, Rows, sample_digest, state_of_files
 from .stored import save_bundle
+
+_NOTE_SECONDS = 0.2
+_ADDED_AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,15 @@ class Shard:
                 f"a shard i/n must have 1 <= i <= n, got {self.number}/{self.count}."
             )
 
-    def bounds(self, n: int) -> tuple[int, int]:
-        """Its first row, and the one after its last, of n rows."""
-        return (self.number - 1) * n // self.count, self.number * n // self.count
+    def bounds(self, n: int, chunk: int = 1) -> tuple[int, int]:
+        """Its first row, and the one after its last, of n rows that are encoded in chunks.
+
+        Where there are many chunks, shards end where chunks do: then every product of matrices is
+        of the same rows as in a build of the whole, and rounded alike.
+        """
+        step = chunk if n >= 8 * self.count * chunk else 1
+        first, last = (i * (n // step) // self.count * step for i in (self.number - 1, self.number))
+        return first, n if self.number == self.count else last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +113,16 @@ def build_bundle(
             a job that is resumed was another one.
         ArtifactError: If the rows on disk are damaged, or another program builds this output.
     """
-    options = options or BuildOptions()
-    job = _Job(rows, codebooks, Path(out), options, source or {}, on_progress or _silent)
-    names = _split_ids(ids, rows.n, job.start, job.stop)
-    with job.workspace(resume, overwrite) as finished:
-        if finished:
-            return
-        job.encode_rows()
-        engine = job.make_engine(names)
-        job.write(engine, names, overwrite)
+    out, options = Path(out), options or BuildOptions()
+    job = _Job(rows, codebooks, out, options, ids, source or {}, on_progress or _silent)
+    job.workspace.remove_empty()
+    finished = resume and job.is_finished()
+    check_output_bundle(out, options, codebooks, overwrite=overwrite or finished)
+    job.prepare()
+    with job.workspace.held(resume):
+        if not (resume and job.is_finished()):
+            job.encode_rows()
+            job.write(job.fill_engine(), overwrite)
 
 
 def check_output_bundle(
@@ -152,6 +159,202 @@ def _silent(text: str, done: int, total: int) -> None:
     pass
 
 
+class _Job:
+    """One build."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        codebooks: Codebooks,
+        out: Path,
+        options: BuildOptions,
+        ids: Ids | Sequence[str] | None,
+        source: Mapping[str, Any],
+        on_progress: Progress,
+    ) -> None:
+        self._rows, self._codebooks, self._out = rows, codebooks, out
+        self._options, self._tell = options, on_progress
+        self._encoder = RowEncoder(rows, codebooks, options.given)
+        self._sample = sample_digest(rows)
+        self._start, self._stop = (options.shard or Shard(1, 1)).bounds(rows.n, self._encoder.chunk)
+        self._n = self._stop - self._start
+        self._ids = _split_ids(ids, rows.n, self._start, self._stop)
+        self.workspace = Workspace(
+            out.with_name(f".{out.name}.build"),
+            {
+                **source,
+                "number of rows": rows.n,
+                "width of rows": rows.width,
+                "rows": [self._sample, state_of_files(rows)],
+                "codebooks": codebooks.fingerprint,
+                **_plain(options),
+                "chunk": self._encoder.chunk,
+            },
+        )
+        self._codes = self._column("codes", codebooks.M, dtype=np.uint8)
+
+    def is_finished(self) -> bool:
+        """Whether an earlier run of this job has done all but tidying up."""
+        written = self.workspace.done().get("written")
+        if written is None or not self._out.exists():
+            return False
+        return bool(Bundle.read_manifest(self._out).get("checksum") == written)
+
+    def prepare(self) -> None:
+        """Make what can be made, and refuse what can be refused, before the rows are read.
+
+        Raises:
+            InvalidInputError: If rows and ids do not fit the options.
+        """
+        engine: Any = None  # of engines other than FAISS, which are built as a whole
+        self._called, keeps_ids = Names.from_strings([]), True
+        if self._options.engine == "faiss":
+            from .faiss.coarse import sample_runs
+            from .faiss.engine import FaissEngine
+
+            engine = FaissEngine.empty(
+                self._codebooks,
+                self._options.factory or "MeCoQ",
+                items=self._rows.n,
+                nprobe=self._options.nprobe,
+            )
+            keeps_ids = engine.keeps_ids
+            if engine.spec.nlist:
+                sample_runs(self._rows.n, engine.spec.nlist, self._options.seed)
+        numbers = range(self._start, self._stop) if keeps_ids else range(self._n)
+        if isinstance(self._ids, np.ndarray):
+            if not keeps_ids and not np.array_equal(self._ids, range(self._start, self._stop)):
+                raise InvalidInputError(
+                    f"{engine.spec} numbers its items itself, so ids must be their row numbers. "
+                    f"Use '{engine.spec},IDMap2' for ids of your own."
+                )
+        elif self._ids is not None:
+            self._called = Names.from_strings(self._ids, np.array(numbers, np.int64))
+        self._numbers = self._ids if keeps_ids and isinstance(self._ids, np.ndarray) else numbers
+        self._engine = engine
+
+    def _column(self, name: str, *width: int, dtype: Any) -> Column:
+        return Column(self.workspace.path / f"{name}.npy", (self._n, *width), dtype)
+
+    def _fill(
+        self, column: Column, label: str, make: Callable[[int, int], npt.NDArray[Any]]
+    ) -> None:
+        """Write a column chunk by chunk, from the first one that is not noted as written."""
+        name = column.path.stem
+        at = int(self.workspace.done().get(name, 0))
+        column.check(at)
+        noted = time.monotonic()
+        while at < self._n:
+            chunk = self._encoder.chunk
+            end = min((self._start + at) // chunk * chunk + chunk, self._stop) - self._start
+            column.write(at, make(at, end))
+            if end == self._n or time.monotonic() > noted + _NOTE_SECONDS:
+                sync(column.path)
+                self.workspace.note(**{name: end})
+                noted = time.monotonic()
+            self._tell(label, end, self._n)
+            at = end
+
+    def encode_rows(self) -> None:
+        """Codes of all rows, on disk."""
+
+        def encode(at: int, end: int) -> Codes:
+            return self._encoder.encode(self._start + at, self._start + end)
+
+        self._fill(self._codes, "encoding", encode)
+
+    def fill_engine(self) -> Engine:
+        """The engine with all items."""
+        engine: Any = self._engine
+        if engine is None:
+            engine = get_engine(self._options.engine).build(
+                self._codebooks, self._codes.read(0, self._n), np.array(self._numbers, np.int64)
+            )
+            return cast(Engine, engine)
+        from .faiss.items import Adder
+
+        lists = self._lists(engine) if engine.spec.nlist else None
+        adder = Adder(engine.layers, self._codebooks)
+        for at in range(0, self._n, _ADDED_AT_A_TIME):
+            end = min(at + _ADDED_AT_A_TIME, self._n)
+            adder.add(
+                self._codes.read(at, end),
+                self._numbers[at:end],
+                lists=None if lists is None else lists.read(at, end),
+            )
+            self._tell("adding", end, self._n)
+        adder.finish()
+        return cast(Engine, engine)
+
+    def _lists(self, engine: Any) -> Column:
+        """The list of every code, on disk, after the lists were made for the engine."""
+        from .faiss.coarse import assign_lists, set_centroids
+
+        set_centroids(engine.index, self._centroids(engine.spec.nlist), seed=self._options.seed)
+
+        def assign(at: int, end: int) -> Ids:
+            return assign_lists(engine.layers.core, self._codes.read(at, end), self._codebooks)
+
+        column = self._column("lists", dtype=np.int32)
+        self._fill(column, "assigning lists", assign)
+        return column
+
+    def _centroids(self, nlist: int) -> Vectors:
+        from .faiss.coarse import make_centroids
+
+        file = self.workspace.path / "centroids.npy"
+        if not file.exists():
+            centroids = make_centroids(
+                decode(self._codes_for_lists(nlist), self._codebooks),
+                nlist,
+                seed=self._options.seed,
+                on_progress=lambda done, total: self._tell("making lists", done, total),
+            )
+            with atomic_file(file) as partial, partial.open("wb") as stream:
+                np.save(stream, centroids)
+        return load_npy(file)
+
+    def _codes_for_lists(self, nlist: int) -> Codes:
+        """The codes that lists are made from: of the whole, so that all shards make the same."""
+        from .faiss.coarse import sample_runs
+
+        whole = self._options.shard is None
+        read = self._codes.read if whole else self._encoder.encode
+        runs = sample_runs(self._rows.n, nlist, self._options.seed)
+        return np.concatenate([read(first, last) for first, last in runs])
+
+    def write(self, engine: Engine, overwrite: bool) -> None:
+        """Write the bundle: whole beside its place, then into it."""
+        shard, description = self._options.shard, dict[str, Any]()
+        if shard is not None:
+            description = {
+                "shard": [shard.number, shard.count],
+                "of_rows": self._rows.n,
+                "sample": self._sample,
+            }
+
+        def save(path: Path) -> None:
+            save_bundle(
+                engine,
+                path,
+                names=self._called,
+                overwrite=overwrite,
+                description=description,
+                on_written=lambda checksum: self.workspace.note(written=checksum),
+            )
+
+        self._tell("writing", 0, 1)
+        if overwrite and self._out.exists():
+            save(self._out)
+        else:
+            whole = self.workspace.path / "bundle"
+            if whole.exists():
+                shutil.rmtree(whole)
+            save(whole)
+            move_directory(whole, self._out)
+        self._tell("writing", 1, 1)
+
+
 def _split_ids(
     ids: Ids | Sequence[str] | None, n: int, start: int, stop: int
 ) -> Ids | Sequence[str] | None:
@@ -167,205 +370,6 @@ def _split_ids(
     return check_ids(ids, n)[start:stop] if isinstance(ids, np.ndarray) else ids[start:stop]
 
 
-class _Job:
-    """One build, and the folder that it keeps its work in."""
-
-    def __init__(
-        self,
-        rows: Rows,
-        codebooks: Codebooks,
-        out: Path,
-        options: BuildOptions,
-        source: Mapping[str, Any],
-        on_progress: Progress,
-    ) -> None:
-        self._rows, self._codebooks, self._out = rows, codebooks, out
-        self._options, self._tell = options, on_progress
-        self._encoder = RowEncoder(rows, codebooks, options.given)
-        whole = Shard(1, 1)
-        self.start, self.stop = (options.shard or whole).bounds(rows.n)
-        self._folder = out.with_name(f".{out.name}.build")
-        self._identity = {
-            **source,
-            "rows": rows.n,
-            "width": rows.width,
-            "codebooks": codebooks.fingerprint,
-            "options": _plain(options),
-            "chunk": self._encoder.chunk,
-        }
-
-    @property
-    def _n(self) -> int:
-        return self.stop - self.start
-
-    @contextmanager
-    def workspace(self, resume: bool, overwrite: bool) -> Iterator[bool]:
-        """Hold the folder; yields whether an earlier run had finished all but tidying up."""
-        from filelock import FileLock, Timeout
-
-        found = self._folder.exists()
-        done = resume and found and self._progress().get("saved")
-        check_output_bundle(
-            self._out, self._options, self._codebooks, overwrite=overwrite or bool(done)
-        )
-        self._folder.mkdir(exist_ok=True)
-        try:
-            with FileLock(self._folder / ".lock", timeout=0):
-                yield self._take_over(resume)
-                shutil.rmtree(self._folder)
-        except Timeout as exc:
-            raise ArtifactError(f"{self._out} is being built by another program.") from exc
-        except InvalidInputError:
-            if not found:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            raise
-
-    def _take_over(self, resume: bool) -> bool:
-        """Check what is in the folder, or empty it; returns whether the work is done."""
-        file = self._folder / "job.json"
-        if resume and file.exists():
-            if (old := _read_json(file)) != json.loads(json.dumps(self._identity)):
-                changed = [key for key in self._identity if old.get(key) != self._identity[key]]
-                raise InvalidInputError(
-                    f"{self._folder} is left from another build: {', '.join(changed) or 'its job'} "
-                    "differs. Build without --resume to start again."
-                )
-            return bool(self._progress().get("saved")) and self._out.exists()
-        for path in self._folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _write_json(file, self._identity)
-        return False
-
-    def _progress(self) -> dict[str, Any]:
-        file = self._folder / "progress.json"
-        return _read_json(file) if file.exists() else {}
-
-    def _note(self, **values: Any) -> None:
-        _write_json(self._folder / "progress.json", self._progress() | values)
-
-    def _stage(
-        self, name: str, shape: tuple[int, ...], dtype: Any, label: str, fill: Callable[..., Any]
-    ) -> npt.NDArray[Any]:
-        """An array on disk, filled chunk by chunk from the first one that is not there yet."""
-        file = self._folder / f"{name}.npy"
-        done = int(self._progress().get(name, 0))
-        if not done:
-            array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        else:
-            array = np.lib.format.open_memmap(file, mode="r+")
-        for at in range(done, self._n, self._encoder.chunk):
-            end = min(at + self._encoder.chunk, self._n)
-            array[at:end] = fill(at, end)
-            array.flush()
-            self._note(**{name: end})
-            self._tell(label, end, self._n)
-        return array
-
-    def encode_rows(self) -> None:
-        """Codes of all rows, on disk."""
-        shape = (self._n, self._codebooks.M)
-
-        def encode(at: int, end: int) -> Codes:
-            return self._encoder.encode(self.start + at, self.start + end)
-
-        self._codes = self._stage("codes", shape, np.uint8, "encoding", encode)
-
-    def make_engine(self, names: Ids | Sequence[str] | None) -> Engine:
-        """The engine with all items."""
-        ids: Ids | range | None = names if isinstance(names, np.ndarray) else None
-        if self._options.engine != "faiss":
-            made: Engine = get_engine(self._options.engine).build(
-                self._codebooks,
-                self._codes,
-                np.asarray(self._numbers(True) if ids is None else ids),
-            )
-            return made
-        from .faiss.engine import FaissEngine
-
-        engine = FaissEngine.empty(
-            self._codebooks,
-            self._options.factory or "MeCoQ",
-            items=self._rows.n,
-            nprobe=self._options.nprobe,
-        )
-        lists = self._lists(engine) if engine.spec.nlist else None
-        if ids is None and engine.keeps_ids:
-            ids = range(self.start, self.stop)
-        engine.add(
-            self._codes,
-            ids,
-            lists=lists,
-            on_progress=lambda done, total: self._tell("adding", done, total),
-        )
-        return engine
-
-    def _numbers(self, keeps_ids: bool) -> Ids:
-        first = self.start if keeps_ids else 0
-        return np.arange(first, first + self._n, dtype=np.int64)
-
-    def _lists(self, engine: Any) -> npt.NDArray[np.int32]:
-        """The list of every code, on disk, after the lists were made for the engine."""
-        from .faiss.coarse import assign_lists, set_centroids
-
-        set_centroids(engine.index, self._centroids(engine.spec.nlist), seed=self._options.seed)
-
-        def assign(at: int, end: int) -> Ids:
-            return assign_lists(engine.layers.core, self._codes[at:end], self._codebooks)
-
-        return self._stage("lists", (self._n,), np.int32, "assigning lists", assign)
-
-    def _centroids(self, nlist: int) -> Vectors:
-        from .faiss.coarse import make_centroids
-
-        file = self._folder / "centroids.npy"
-        if not file.exists():
-            sample = decode(self._sample(nlist), self._codebooks)
-            centroids = make_centroids(
-                sample,
-                nlist,
-                seed=self._options.seed,
-                on_progress=lambda done, total: self._tell("making lists", done, total),
-            )
-            with atomic_file(file) as partial, partial.open("wb") as stream:
-                np.save(stream, centroids)
-        return load_npy(file)
-
-    def _sample(self, nlist: int) -> Codes:
-        """The codes that lists are made from: of the whole, so that all shards make the same."""
-        from .faiss.coarse import sample_runs
-
-        parts = []
-        for first, last in sample_runs(self._rows.n, nlist, self._options.seed):
-            if self._options.shard is None:
-                parts.append(self._codes[first:last])
-            else:
-                parts.append(self._encoder.encode(first, last))
-        return np.concatenate(parts)
-
-    def write(self, engine: Engine, names: Ids | Sequence[str] | None, overwrite: bool) -> None:
-        """Write the bundle: whole beside its place, then into it."""
-        called = Names.from_strings([])
-        if names is not None and not isinstance(names, np.ndarray):
-            called = Names.from_strings(names, self._numbers(getattr(engine, "keeps_ids", True)))
-        shard, description = self._options.shard, dict[str, Any]()
-        if shard is not None:
-            description = {"shard": [shard.number, shard.count], "of_rows": self._rows.n}
-        self._tell("writing", 0, 1)
-        if overwrite and self._out.exists():
-            save_bundle(engine, self._out, names=called, overwrite=True, description=description)
-            self._note(saved=True)
-        else:
-            whole = self._folder / "bundle"
-            if whole.exists():
-                shutil.rmtree(whole)
-            save_bundle(engine, whole, names=called, description=description)
-            self._note(saved=True)
-            os.replace(whole, self._out)
-            sync(self._out.parent)
-        self._tell("writing", 1, 1)
-
-
 def _plain(options: BuildOptions) -> dict[str, Any]:
     shard = options.shard
     return {
@@ -376,16 +380,3 @@ def _plain(options: BuildOptions) -> dict[str, Any]:
         "shard": None if shard is None else [shard.number, shard.count],
         "given": options.given,
     }
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ArtifactError(f"{file} is damaged. Build without --resume to start again.") from exc
-    return found if isinstance(found, dict) else {}
-
-
-def _write_json(file: Path, value: Mapping[str, Any]) -> None:
-    with atomic_file(file) as partial:
-        partial.write_text(json.dumps(value) + "\n", encoding="utf-8")

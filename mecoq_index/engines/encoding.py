@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +17,17 @@ from ..errors import InvalidInputError
 
 _CHUNK_BYTES = 64 << 20
 _MAX_CHUNK = 1 << 16
+_SAMPLED = 64
 
 Progress = Callable[[str, int, int], None]
 """Told what is done (a few words), steps done and steps in all."""
 
 
 class Rows(Protocol):
-    """Rows to build from, such as a `mecoq_index.vector_files.VectorFile`."""
+    """Rows to build from, such as a `mecoq_index.vector_files.VectorFile`.
+
+    Where there is an attribute ``path`` too, a build goes on only if its files are unchanged.
+    """
 
     n: int
     width: int
@@ -33,9 +39,17 @@ class Rows(Protocol):
 
 
 class ArrayRows:
-    """Rows that are in memory."""
+    """Rows that are in memory.
+
+    Raises:
+        InvalidInputError: If they are not an array with two axes.
+    """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
+        if not isinstance(array, np.ndarray) or array.ndim != 2:
+            raise InvalidInputError(
+                f"rows must be an array of shape (n, width), got {getattr(array, 'shape', array)}."
+            )
         self.n, self.width = array.shape
         self.dtype = array.dtype
         self._array = array
@@ -66,7 +80,14 @@ class RowEncoder:
         """
         found = self._rows.read(start, stop)
         if self._are_codes:
-            return check_codes(found, self._codebooks.M, self._codebooks.K)
+            K = self._codebooks.K
+            if K < 256 and len(rows := np.flatnonzero((found >= K).any(axis=1))):
+                raise InvalidInputError(
+                    f"codes must be below K={K}, but row {start + rows[0]} holds "
+                    f"{found[rows[0]].max()}. They belong to other codebooks, or several of them "
+                    "are packed into one byte."
+                )
+            return check_codes(found, self._codebooks.M, K)
         if not (finite := np.isfinite(found).all(axis=1)).all():
             row = start + int(np.flatnonzero(~finite)[0])
             raise InvalidInputError(
@@ -120,3 +141,22 @@ def _check_rows(rows: Rows, codebooks: Codebooks) -> bool:
             f"D={codebooks.D}, got width {rows.width}."
         )
     return False
+
+
+def sample_digest(rows: Rows) -> str:
+    """A digest of a few rows in places all over: other rows have, in all likelihood, another."""
+    digest = hashlib.sha256(f"{rows.n} {rows.width} {rows.dtype}".encode())
+    last = max(0, rows.n - _SAMPLED)
+    for at in sorted({last * i // 8 for i in range(9)}):
+        digest.update(np.ascontiguousarray(rows.read(at, min(at + _SAMPLED, rows.n))).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def state_of_files(rows: Rows) -> str | None:
+    """A digest of names, sizes and times of the files that rows are read from; None without."""
+    path: Path | None = getattr(rows, "path", None)
+    if path is None:
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]

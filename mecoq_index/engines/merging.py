@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
+from .._arrays import Codes, Ids
 from ..bundle import Bundle, check_replaceable
 from ..errors import InvalidInputError
 from ..names import Names
@@ -25,8 +28,10 @@ def merge_bundles(
 ) -> Engine:
     """Write one bundle with the items of several; the parts stay as they are.
 
-    All shards of a build, in any order, give byte for byte what a build of the whole gives (except
-    for HNSW graphs, which are built anew). Other bundles keep the ids of their items, which must
+    All shards of a build, in any order, give byte for byte what a build of the whole gives. (HNSW
+    graphs are built anew. Vectors, other than codes, are encoded by products of matrices, which in
+    a small shard may be rounded otherwise, see `Shard.bounds`: that decides between codewords that
+    are equally near but for the last bit.) Other bundles keep the ids of their items, which must
     not meet, and must share codebooks, engine, layout and lists.
 
     Args:
@@ -52,12 +57,14 @@ def merge_bundles(
         check_replaceable(out)
     if len(parts) < 2:
         raise InvalidInputError(f"two or more bundles are needed to merge, got {len(parts)}.")
-    first, *others = _in_order([Path(part) for part in parts])
-    merger = _Merger(*open_bundle(first), path=first)
-    for place, path in enumerate(others):
+    paths = _in_order([Path(part) for part in parts])
+    merger = _Merger(paths[0])
+    for path in paths:  # before the work
+        merger.check(path, Bundle.read_manifest(path))
+    for place, path in enumerate(paths):
+        merger.add(path)
         if on_progress:
-            on_progress("merging", place + 1, len(parts))
-        merger.add(*open_bundle(path), path=path)
+            on_progress("merging", place + 1, len(paths))
     merged, names = merger.finish()
     save_bundle(merged, out, names=names, overwrite=overwrite)
     return merged
@@ -85,60 +92,71 @@ def _in_order(parts: list[Path]) -> list[Path]:
     return [part for _, part in sorted(zip(numbers, parts, strict=True))]
 
 
+_ALIKE = ("factory", "of_rows", "sample")
+
+
 class _Merger:
     """Takes in one bundle after the other."""
 
-    def __init__(self, engine: Engine, bundle: Bundle, *, path: Path) -> None:
-        self._first, self._bundle = engine, bundle
-        self._are_shards = "shard" in bundle.manifest["description"]
-        self._keeps_ids = getattr(engine, "keeps_ids", True)
-        if not self._keeps_ids and not self._are_shards:
-            raise InvalidInputError(
-                f"{path} numbers its items from 0, as the others do, so that ids would meet. "
-                "Build with IVF or IDMap2 to merge, or as shards of one build."
-            )
-        self._target = _target(engine)
-        self._names = Names.from_strings([])
+    def __init__(self, first: Path) -> None:
+        self._path, self._manifest = first, Bundle.read_manifest(first)
+        self._are_shards = "shard" in self._manifest["description"]
+        self._target: _ArrayTarget | _FaissTarget | None = None
+        self._names: list[Names] = []
+        self._ids: list[Ids] = []
         self._count = 0
-        self._ids = [np.empty(0, np.int64)]
-        self.add(engine, bundle, path=path)
 
-    def add(self, engine: Engine, bundle: Bundle, *, path: Path) -> None:
+    def check(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        """Compare a bundle with the first one.
+
+        Raises:
+            InvalidInputError: If it does not fit to it.
+        """
+        pairs = [
+            ("codebooks", self._manifest["fingerprint"][:12], manifest["fingerprint"][:12]),
+            ("engine", self._manifest["engine"], manifest["engine"]),
+        ]
+        for key in _ALIKE:
+            what = "layout" if key == "factory" else "source"
+            pairs.append((what, *(m["description"].get(key) for m in (self._manifest, manifest))))
+        for what, mine, other in pairs:
+            if mine != other:
+                raise InvalidInputError(
+                    f"{path} has another {what} than {self._path}: {other} instead of {mine}. "
+                    "Build both alike to merge them."
+                )
+        if (manifest.get("names_file") is None) != (self._manifest.get("names_file") is None):
+            raise InvalidInputError("either all of the bundles must have names, or none.")
+
+    def add(self, path: Path) -> None:
         """Take in the items of a bundle.
 
         Raises:
             InvalidInputError: If it does not fit to the first one.
+            ArtifactError: If it is damaged.
         """
-        for what, mine, other in (
-            ("codebooks", self._bundle.codebooks.fingerprint, bundle.codebooks.fingerprint),
-            ("engine", self._bundle.engine, bundle.engine),
-            ("layout", getattr(self._first, "spec", ""), getattr(engine, "spec", "")),
-            (
-                "source",
-                self._bundle.manifest["description"].get("of_rows"),
-                bundle.manifest["description"].get("of_rows"),
-            ),
-        ):
-            if mine != other:
-                raise InvalidInputError(
-                    f"{path} has another {what} than {self._bundle.path}: {other} instead of "
-                    f"{mine}. Build both alike to merge them."
-                )
-        if bool(len(bundle.names)) != bool(len(self._bundle.names)):
-            raise InvalidInputError("either all of the bundles must have names, or none.")
-        shift = 0 if self._keeps_ids else self._count
+        engine, bundle = open_bundle(path)
+        self.check(path, bundle.manifest)
+        keeps_ids = getattr(engine, "keeps_ids", True)
+        if not keeps_ids and not self._are_shards:
+            raise InvalidInputError(
+                f"{path} numbers its items from 0, as the others do, so that ids would meet. "
+                "Build with IVF or IDMap2 to merge, or as shards of one build."
+            )
+        shift = 0 if keeps_ids else self._count
         self._count += len(engine)
         self._ids.append(engine.ids() + shift)
-        if len(bundle.names):
-            moved = Names(bundle.names.ids + shift, bundle.names.offsets, bundle.names.text)
-            self._names = self._names.added(moved)
+        if len(names := bundle.names):
+            self._names.append(Names(names.ids + shift, names.offsets, names.text))
+        if self._target is None:
+            self._target = _FaissTarget(engine) if engine.name == "faiss" else _ArrayTarget(engine)
         self._target.add(engine)
 
     def finish(self) -> tuple[Engine, Names]:
         """The engine with all items, and their names.
 
         Raises:
-            InvalidInputError: If two bundles hold items with one id.
+            InvalidInputError: If two bundles hold items with one id, or one name.
         """
         ids, times = np.unique(np.concatenate(self._ids), return_counts=True)
         if len(twice := ids[times > 1]):
@@ -146,22 +164,35 @@ class _Merger:
                 f"the bundles must hold different ids, but {len(twice)} occur more than once, for "
                 f"instance {twice[0]}."
             )
-        return self._target.finish(), self._names
+        target = cast("_ArrayTarget | _FaissTarget", self._target)
+        return target.finish(), _joined(self._names)
+
+
+def _joined(names: list[Names]) -> Names:
+    """All names; two by two, so that each is moved only as often as their number has bits."""
+    while len(names) > 1:
+        pairs = [names[i : i + 2] for i in range(0, len(names), 2)]
+        names = [pair[0].added(pair[1]) if len(pair) == 2 else pair[0] for pair in pairs]
+    return names[0] if names else Names.from_strings([])
 
 
 class _ArrayTarget:
     """For engines that keep codes in plain arrays."""
 
-    def __init__(self, first: Any) -> None:
-        self._engine = get_engine(first.name).build(
-            first.codebooks, np.empty((0, first.codebooks.M), np.uint8)
-        )
+    def __init__(self, first: Engine) -> None:
+        self._name, self._codebooks = first.name, first.codebooks
+        self._codes: list[Codes] = []
+        self._ids: list[Ids] = []
 
-    def add(self, engine: Any) -> None:
-        self._engine.add(engine.codes(engine.ids()), engine.ids())
+    def add(self, engine: Engine) -> None:
+        """Take in an engine's items."""
+        self._ids.append(engine.ids())
+        self._codes.append(engine.codes(self._ids[-1]))
 
-    def finish(self) -> Any:
-        return self._engine
+    def finish(self) -> Engine:
+        """The engine with all items."""
+        codes, ids = np.concatenate(self._codes), np.concatenate(self._ids)
+        return cast(Engine, get_engine(self._name).build(self._codebooks, codes, ids))
 
 
 class _FaissTarget:
@@ -189,7 +220,6 @@ class _FaissTarget:
             InvalidInputError: If its lists are others.
         """
         from .faiss.coarse import centroids_of
-        from .faiss.items import read_items
 
         if self._centroids is not None and not np.array_equal(
             centroids_of(engine.layers.core), self._centroids
@@ -198,9 +228,8 @@ class _FaissTarget:
                 "the bundles must have the same lists to merge, but these were made from "
                 "different items. Build them as shards of one build."
             )
-        for part in read_items(engine.layers):
-            lists = part.lists if engine.spec.nlist else None
-            self._adder.add(part.codes, part.ids, lists=lists)
+        for codes, ids, lists in _items(engine):
+            self._adder.add(codes, ids, lists=lists)
 
     def finish(self) -> Engine:
         """The engine with all items."""
@@ -208,5 +237,20 @@ class _FaissTarget:
         return self._engine
 
 
-def _target(first: Engine) -> _ArrayTarget | _FaissTarget:
-    return _FaissTarget(first) if first.name == "faiss" else _ArrayTarget(first)
+def _items(engine: Any) -> Iterator[tuple[Codes, Ids, npt.NDArray[np.integer[Any]] | None]]:
+    """Codes, ids and lists of a FAISS engine's items, in an order that makes the engine again."""
+    from .faiss.items import item_ids, read_items
+
+    layers, has_lists = engine.layers, bool(engine.spec.nlist)
+    if not has_lists or (layers.id_map is None and layers.refine is None):
+        for part in read_items(layers):
+            yield part.codes, part.ids, part.lists if has_lists else None
+        return
+    # Inside of a wrapper the lists hold row numbers, and the wrapper goes by rows, not by lists.
+    codes = np.empty((len(engine), engine.codebooks.M), np.uint8)
+    lists = np.empty(len(engine), np.int32)
+    for part in read_items(replace(layers, id_map=None)):
+        codes[part.ids] = part.codes
+        lists[part.ids] = part.number
+    named = layers.id_map is not None
+    yield codes, item_ids(layers) if named else np.arange(len(engine), dtype=np.int64), lists

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def save_bundle(
     names: Sequence[str] | Names = (),
     overwrite: bool = False,
     description: Mapping[str, Any] | None = None,
+    on_written: Callable[[str], None] | None = None,
 ) -> None:
     """Write an engine's index with its codebooks to a folder.
 
@@ -31,12 +32,15 @@ def save_bundle(
             without names.
         overwrite: Whether an existing bundle may be replaced.
         description: Plain values for the manifest, beside what the engine says of itself.
+        on_written: Told the manifest's checksum when everything but the manifest is on disk.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, or there are names but
             not one for each id.
+        ArtifactError: If another program keeps writing it.
     """
-    write_bundle(path, _content(engine, names, description), overwrite=overwrite)
+    content = _content(engine, names, description)
+    write_bundle(path, content, overwrite=overwrite, on_written=on_written)
 
 
 def save_changes(engine: Engine, bundle: Bundle, names: Names) -> None:
@@ -81,11 +85,10 @@ def open_bundle(path: str | Path) -> tuple[Engine, Bundle]:
         InvalidInputError: If it was written by an engine that is not installed.
     """
     while True:
-        before = Bundle.read_manifest(path)["generation"]
+        bundle = Bundle.open(path)
         try:
-            bundle = Bundle.open(path)
             return get_engine(bundle.engine).open(bundle.index_path, bundle.codebooks), bundle
-        except ArtifactError:
-            # A writer may have replaced the files after their manifest was read here.
-            if Bundle.read_manifest(path)["generation"] == before:
-                raise
+        except (ArtifactError, FileNotFoundError) as exc:
+            # A writer may have replaced the file after the others were read here.
+            if bundle.is_current():
+                raise ArtifactError(str(exc)) from exc

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arrays import Codes, Ids, check_ids
+from .._arrays import Codes, Ids, check_codes, check_ids
 from ..bundle import Bundle
 from ..errors import InvalidInputError
 from ..names import Names
@@ -31,11 +31,14 @@ def add_items(path: str | Path, codes: Codes, ids: Ids | Sequence[str] | None = 
         ArtifactError: If the bundle is damaged, or was changed meanwhile.
     """
     engine, bundle = open_bundle(path)
+    codes = check_codes(codes, bundle.codebooks.M, bundle.codebooks.K)
     if len(engine) and bool(len(bundle.names)) != _are_strings(ids):
-        having, want = ("names", "a string") if len(bundle.names) else ("no names", "no string")
+        if len(bundle.names):
+            raise InvalidInputError(
+                f"the items of {path} have names, so ids must be strings, one for each new item."
+            )
         raise InvalidInputError(
-            f"the items of {path} have {having}, so each new one needs {want} for an id. "
-            "Give ids of that kind."
+            f"the items of {path} have no names, so ids must be an int64 array or left out."
         )
     first = int(engine.ids().max(initial=-1)) + 1
     numbers = np.arange(first, first + len(codes), dtype=np.int64)
