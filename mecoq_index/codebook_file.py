@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._files import UNREADABLE, atomic_file, check_readable, load_npy
+from ._files import UNREADABLE, atomic_file, check_readable, first_line, load_npy
 from .codebooks import Backbone, Codebooks, Layer
 from .errors import ArtifactError, InvalidInputError
 
@@ -180,7 +180,7 @@ def _check_container(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is damaged: {exc}") from exc
+        raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
     if damaged is not None:
         raise ArtifactError(
             f"{path} is damaged: {damaged} in it differs from its checksum. "

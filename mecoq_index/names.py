@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Ids, check_ids
-from ._files import UNREADABLE, check_readable
+from ._files import UNREADABLE, check_readable, first_line
 from .errors import ArtifactError, InvalidInputError
 
 Text = npt.NDArray[np.uint8]  # (bytes,)
@@ -112,7 +112,7 @@ class Names:
         except InvalidInputError as exc:
             raise ArtifactError(f"{path} is damaged: {exc}") from exc
         except UNREADABLE as exc:
-            raise ArtifactError(f"{path} is no readable file of names: {exc}") from exc
+            raise ArtifactError(f"{path} is no readable file of names: {first_line(exc)}") from exc
 
     def save(self, path: str | Path) -> None:
         """Write an uncompressed ``.npz`` under exactly this name; equal names give equal bytes."""

@@ -223,13 +223,13 @@ class _Job:
                 sample_runs(self._rows.n, engine.spec.nlist, self._options.seed)
         numbers = range(self._start, self._stop) if keeps_ids else range(self._n)
         if isinstance(self._ids, np.ndarray):
-            if not keeps_ids and not np.array_equal(self._ids, range(self._start, self._stop)):
+            if not keeps_ids and (self._ids != np.arange(self._start, self._stop)).any():
                 raise InvalidInputError(
                     f"{engine.spec} numbers its items itself, so ids must be their row numbers. "
                     f"Use '{engine.spec},IDMap2' for ids of your own."
                 )
         elif self._ids is not None:
-            self._called = Names.from_strings(self._ids, np.array(numbers, np.int64))
+            self._called = Names.from_strings(self._ids, _as_array(numbers))
         self._numbers = self._ids if keeps_ids and isinstance(self._ids, np.ndarray) else numbers
         self._engine = engine
 
@@ -268,7 +268,7 @@ class _Job:
         engine: Any = self._engine
         if engine is None:
             engine = get_engine(self._options.engine).build(
-                self._codebooks, self._codes.read(0, self._n), np.array(self._numbers, np.int64)
+                self._codebooks, self._codes.read(0, self._n), _as_array(self._numbers)
             )
             return cast(Engine, engine)
         from .faiss.items import Adder
@@ -353,6 +353,11 @@ class _Job:
             save(whole)
             move_directory(whole, self._out)
         self._tell("writing", 1, 1)
+
+
+def _as_array(ids: Ids | range) -> Ids:
+    # np.array of a range makes an object of every number first.
+    return np.arange(ids.start, ids.stop, dtype=np.int64) if isinstance(ids, range) else ids
 
 
 def _split_ids(

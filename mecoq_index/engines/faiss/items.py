@@ -73,7 +73,8 @@ class Adder:
             lists: For IVF: the list of each code, shape (n,), where it is known already.
             step: Told the codes added and in all.
         """
-        self._new_ids.append(ids)
+        if self._layers.id_map is not None:
+            self._new_ids.append(ids)
         for start in range(0, len(codes), _CHUNK):
             chunk = slice(start, start + _CHUNK)
             part = np.ascontiguousarray(codes[chunk])
