@@ -138,6 +138,7 @@ def build(
                 options,
                 ids=inputs.names,
                 source={"source": str(source.resolve())},
+                resume=resume,
                 overwrite=overwrite,
             )
     else:

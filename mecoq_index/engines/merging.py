@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from .._arrays import Codes, Ids
 from ..bundle import Bundle, check_replaceable
@@ -220,6 +218,7 @@ class _FaissTarget:
             InvalidInputError: If its lists are others.
         """
         from .faiss.coarse import centroids_of
+        from .faiss.items import items_to_add
 
         if self._centroids is not None and not np.array_equal(
             centroids_of(engine.layers.core), self._centroids
@@ -228,29 +227,10 @@ class _FaissTarget:
                 "the bundles must have the same lists to merge, but these were made from "
                 "different items. Build them as shards of one build."
             )
-        for codes, ids, lists in _items(engine):
+        for codes, ids, lists in items_to_add(engine.layers):
             self._adder.add(codes, ids, lists=lists)
 
     def finish(self) -> Engine:
         """The engine with all items."""
         self._adder.finish()
         return self._engine
-
-
-def _items(engine: Any) -> Iterator[tuple[Codes, Ids, npt.NDArray[np.integer[Any]] | None]]:
-    """Codes, ids and lists of a FAISS engine's items, in an order that makes the engine again."""
-    from .faiss.items import item_ids, read_items
-
-    layers, has_lists = engine.layers, bool(engine.spec.nlist)
-    if not has_lists or (layers.id_map is None and layers.refine is None):
-        for part in read_items(layers):
-            yield part.codes, part.ids, part.lists if has_lists else None
-        return
-    # Inside of a wrapper the lists hold row numbers, and the wrapper goes by rows, not by lists.
-    codes = np.empty((len(engine), engine.codebooks.M), np.uint8)
-    lists = np.empty(len(engine), np.int32)
-    for part in read_items(replace(layers, id_map=None)):
-        codes[part.ids] = part.codes
-        lists[part.ids] = part.number
-    named = layers.id_map is not None
-    yield codes, item_ids(layers) if named else np.arange(len(engine), dtype=np.int64), lists

@@ -4,8 +4,8 @@ import pytest
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
-from mecoq_index.engines.faiss.engine import FaissEngine, spec_of
-from mecoq_index.engines.faiss.factory import index_factory, read_index
+from mecoq_index.engines.faiss.engine import FaissEngine
+from mecoq_index.engines.faiss.factory import index_factory, read_index, spec_of
 from mecoq_index.engines.faiss.grammar import lists_for, parse
 from mecoq_index.engines.faiss.inject import holds, inject, layers_of, stored_codewords
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError

@@ -14,10 +14,11 @@ from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from ..base import Hits, RangeHits
 from .coarse import Step, train_coarse_quantizer
-from .factory import make_index
+from .factory import make_index, spec_of
 from .grammar import FactorySpec, parse
-from .inject import bits_per_code, holds, import_faiss, layers_of, protect
-from .items import Adder, Lists, codes_at, item_ids, locate
+from .inject import holds, import_faiss, layers_of, protect
+from .items import Adder, codes_at, item_ids, locate
+from .layout import Lists
 from .search import Searcher
 
 
@@ -341,38 +342,6 @@ class FaissEngine:
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
-
-
-def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
-    """What a FAISS index is made of.
-
-    Raises:
-        InvalidInputError: If there is no product quantizer at its core.
-    """
-    faiss = import_faiss()
-    layers = layers_of(index)
-    core, coarse = layers.core, ""
-    if layers.is_ivf:
-        quantizer = faiss.downcast_index(core.quantizer)
-        if hasattr(quantizer, "hnsw"):
-            coarse = f"HNSW{quantizer.hnsw.nb_neighbors(1)}"
-        elif hasattr(quantizer, "nlist"):
-            coarse = f"IVF{quantizer.nlist}"
-    refine = ""
-    if layers.refine is not None:
-        refine = "MeCoQ" if len(layers.pq_holders) > 1 else "Flat"
-    return FactorySpec(
-        M=codebooks.M,
-        nbits=bits_per_code(codebooks),
-        nlist=core.nlist if layers.is_ivf else 0,
-        coarse=coarse,
-        graph=core.hnsw.nb_neighbors(1) if layers.is_graph else 0,
-        fast_scan=layers.is_fast_scan,
-        block_size=core.bbs if layers.is_fast_scan and core.bbs != 32 else 0,
-        refine=refine,
-        id_map="" if layers.id_map is None else type(layers.id_map).__name__.removeprefix("Index"),
-        projection=layers.transform is not None,
-    )
 
 
 def _check_opened(path: Path, index: Any, spec: FactorySpec, codebooks: Codebooks) -> None:

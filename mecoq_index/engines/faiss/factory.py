@@ -13,7 +13,7 @@ from ..._files import check_readable
 from ...codebooks import Codebooks, Layer
 from ...errors import ArtifactError, InvalidInputError
 from .grammar import FactorySpec, parse
-from .inject import import_faiss, inject, layers_of, protect
+from .inject import bits_per_code, import_faiss, inject, layers_of, protect
 
 _K_FACTOR = 10.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
 EF_SEARCH = 64  # FAISS's default of 16 finds too little among so many equal codes
@@ -121,6 +121,38 @@ def _search_coarse_quantizer_well(quantizer: Any) -> None:
         quantizer.hnsw.efSearch = EF_SEARCH
     elif hasattr(quantizer, "nprobe"):
         quantizer.nprobe = max(1, round(quantizer.nlist**0.5))
+
+
+def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
+    """What a FAISS index is made of.
+
+    Raises:
+        InvalidInputError: If there is no product quantizer at its core.
+    """
+    faiss = import_faiss()
+    layers = layers_of(index)
+    core, coarse = layers.core, ""
+    if layers.is_ivf:
+        quantizer = faiss.downcast_index(core.quantizer)
+        if hasattr(quantizer, "hnsw"):
+            coarse = f"HNSW{quantizer.hnsw.nb_neighbors(1)}"
+        elif hasattr(quantizer, "nlist"):
+            coarse = f"IVF{quantizer.nlist}"
+    refine = ""
+    if layers.refine is not None:
+        refine = "MeCoQ" if len(layers.pq_holders) > 1 else "Flat"
+    return FactorySpec(
+        M=codebooks.M,
+        nbits=bits_per_code(codebooks),
+        nlist=core.nlist if layers.is_ivf else 0,
+        coarse=coarse,
+        graph=core.hnsw.nb_neighbors(1) if layers.is_graph else 0,
+        fast_scan=layers.is_fast_scan,
+        block_size=core.bbs if layers.is_fast_scan and core.bbs != 32 else 0,
+        refine=refine,
+        id_map="" if layers.id_map is None else type(layers.id_map).__name__.removeprefix("Index"),
+        projection=layers.transform is not None,
+    )
 
 
 def read_index(path: str | Path) -> Any:

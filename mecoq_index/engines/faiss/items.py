@@ -5,18 +5,13 @@ What FAISS does that a reader would not guess:
 - ``IndexIVFPQFastScan.add_sa_codes`` corrupts the heap, and IndexPQFastScan, Refine and
   PreTransform refuse it. Codes for FastScan go into a plain index of the same codes, which is
   converted, and the blocks of the result are put behind those that are there.
-- FastScan's ``reconstruct`` and ``merge_from`` are right for its default block of 32 vectors only
-  (FAISS 1.15 ignores the block size when it reads single codes), so codes are read from its table
-  here (`codes_in_blocks`).
-- The codes that IVF takes carry a little-endian list number of ``coarse_code_size()`` bytes in
-  front.
 - Wrappers count their items themselves, so after the core has grown each of them is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,14 +23,10 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from .coarse import Step, assign_lists
 from .inject import Layers, bits_per_code, import_faiss
-
-Lists = npt.NDArray[np.integer[Any]]
+from .layout import Lists, append_lists, append_table, behind, codes_in_blocks, pack, unpack
 
 _CHUNK = 1 << 16
 _STAGED = 1 << 23  # codes that are converted at a time; under 500 MB with 8-byte codes
-# Where FastScan puts 16 vectors within a register (perm0 in faiss/impl/pq4_fast_scan.cpp).
-_PERMUTED = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
-_PLACE = np.argsort(_PERMUTED)
 
 
 class Adder:
@@ -101,7 +92,7 @@ class Adder:
             if lists is None:
                 lists = assign_lists(target, codes, self._codebooks)
             _check_lists(lists, len(codes), layers.core.nlist)
-            target.add_sa_codes(_behind(lists, packed, target.coarse_code_size()), ids)
+            target.add_sa_codes(behind(lists, packed, target.coarse_code_size()), ids)
         else:
             target.add_sa_codes(packed)
         if layers.refine is not None:
@@ -182,7 +173,7 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
         if layers.is_ivf:
             lists = np.full(len(rows), number)
             ids = np.array(_list_ids(layers, number)[rows])
-            grown.add_sa_codes(_behind(lists, codes, grown.coarse_code_size()), ids)
+            grown.add_sa_codes(behind(lists, codes, grown.coarse_code_size()), ids)
         else:
             grown.add_sa_codes(codes)
     if layers.is_ivf:
@@ -194,93 +185,9 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
     kind = faiss.IndexIVFPQFastScan if layers.is_ivf else faiss.IndexPQFastScan
     converted = kind(grown, core.bbs)
     if layers.is_ivf:
-        _append_lists(core, converted.invlists)
+        append_lists(core, converted.invlists)
     else:
-        _append_table(core, converted)
-
-
-def _append_table(core: Any, converted: Any) -> None:
-    """Put blocks behind the whole blocks of a flat FastScan index."""
-    faiss = import_faiss()
-    whole = core.ntotal // core.bbs * core.bbs
-    start, size = whole * core.M2 // 2, converted.codes.size()
-    core.codes.resize(start + size)
-    table = faiss.rev_swig_ptr(core.codes.get(), start + size)
-    table[start:] = faiss.rev_swig_ptr(converted.codes.get(), size)
-    core.ntotal2 = whole + converted.ntotal2
-    core.ntotal = whole + converted.ntotal
-
-
-def _append_lists(core: Any, new: Any) -> None:
-    """Put blocks behind the whole blocks of each list of an IVF FastScan index."""
-    faiss, lists, bbs = import_faiss(), core.invlists, core.bbs
-    for number in range(core.nlist):
-        if not (size := new.list_size(number)):
-            continue
-        held = lists.list_size(number)
-        whole = held // bbs * bbs
-        total, start = whole + size, whole * core.M2 // 2
-        bytes_new, bytes_total = (-(-n // bbs) * bbs * core.M2 // 2 for n in (size, total))
-        lists.resize(number, total)
-        table = faiss.rev_swig_ptr(lists.get_codes(number), bytes_total)
-        table[start:] = faiss.rev_swig_ptr(new.get_codes(number), bytes_new)
-        ids = faiss.rev_swig_ptr(lists.get_ids(number), total)
-        ids[whole:] = faiss.rev_swig_ptr(new.get_ids(number), size)
-        core.ntotal += total - held
-
-
-def pack(codes: Codes, nbits: int) -> Codes:
-    """FAISS's codes: nbits a subquantizer, packed without gaps, low bits first."""
-    if nbits == 8:
-        return codes
-    if nbits == 4 and codes.shape[1] % 2 == 0:  # nine times faster than the general way
-        pairs = codes.view("<u2")
-        halves: Codes = (pairs | pairs >> 4).astype(np.uint8)
-        return halves
-    packed: Codes = import_faiss().pack_bitstrings(codes.astype(np.int32), nbits)
-    return packed
-
-
-def unpack(packed: Codes, M: int, nbits: int) -> Codes:
-    """Our codes (n, M), one byte a subquantizer, from FAISS's."""
-    if nbits == 8:
-        return packed
-    codes: Codes = import_faiss().unpack_bitstrings(packed, M, nbits).astype(np.uint8)
-    return codes
-
-
-def _behind(lists: Lists, packed: Codes, width: int) -> Codes:
-    """Codes behind the little-endian number of their list."""
-    prefix = np.ascontiguousarray(lists, dtype="<i8").view(np.uint8).reshape(len(packed), 8)
-    return np.concatenate([prefix[:, :width], packed], axis=1)
-
-
-def codes_in_blocks(
-    table: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64], M: int, block_size: int
-) -> Codes:
-    """Single codes out of FastScan's table.
-
-    A block holds ``block_size`` vectors. It has 32 bytes for each pair of subquantizers and each 32
-    of its vectors, 16 for either subquantizer: vector v < 16 in the low half of a byte, v + 16 in
-    the high half, in the order of perm0 (pq4_pack_codes in faiss/impl/pq4_fast_scan.cpp).
-
-    Args:
-        table: The bytes of whole blocks.
-        rows: Which vectors, shape (n,).
-        M: Subquantizers.
-        block_size: Vectors in a block.
-
-    Returns:
-        uint8 codes, shape (n, M).
-    """
-    pairs, groups = (M + 1) // 2, block_size // 32
-    block, within = np.divmod(rows, block_size)
-    group, lane = np.divmod(within, 32)
-    m = np.arange(M)
-    cell = (block[:, None] * pairs + m // 2) * groups + group[:, None]  # (n, M), of 32 bytes
-    found = table[cell * 32 + m % 2 * 16 + _PLACE[lane % 16][:, None]]
-    codes: Codes = found >> (lane // 16 * 4)[:, None].astype(np.uint8) & 15
-    return codes
+        append_table(core, converted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +219,24 @@ def read_items(layers: Layers) -> Iterator[Part]:
             rows = np.arange(start, min(start + _CHUNK, size), dtype=np.int64)
             ids = _list_ids(layers, number)[rows] if layers.is_ivf else rows
             yield Part(codes_at(layers, rows, number), ids if names is None else names[ids], number)
+
+
+def items_to_add(layers: Layers) -> Iterator[tuple[Codes, Ids | range, Lists | None]]:
+    """Codes, ids and lists of all items, in an order in which an `Adder` makes the index again.
+
+    Where IDMap or Refine is around lists, they go by rows, which lists hold out of order: then all
+    items come at once, in the memory of all codes.
+    """
+    if not layers.is_ivf or (layers.id_map is None and layers.refine is None):
+        for part in read_items(layers):
+            yield part.codes, part.ids, part.lists if layers.is_ivf else None
+        return
+    pq = layers.pq_holders[0].pq
+    codes = np.empty((layers.core.ntotal, pq.M), np.uint8)
+    lists = np.empty(len(codes), np.int32)
+    for part in read_items(replace(layers, id_map=None)):
+        codes[part.ids], lists[part.ids] = part.codes, part.number
+    yield codes, item_ids(layers) if layers.id_map is not None else range(len(codes)), lists
 
 
 def codes_at(layers: Layers, rows: npt.NDArray[np.int64], number: int = 0) -> Codes:

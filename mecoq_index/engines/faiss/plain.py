@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..._files import atomic_file, sha256_file
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
@@ -22,7 +20,7 @@ from .engine import FaissEngine
 from .factory import make_index
 from .grammar import FactorySpec, parse
 from .inject import import_faiss, layers_of
-from .items import Adder, read_items
+from .items import Adder, items_to_add
 
 METRIC = (
     "raw AQS: inner product of the query with the decoded codes; subvectors of the query are not "
@@ -109,14 +107,6 @@ def _fill(index: Any, engine: FaissEngine) -> None:
         set_centroids(index, centroids_of(engine.layers.core))
         layers.core.nprobe = engine.layers.core.nprobe
     adder = Adder(layers, engine.codebooks)
-    if engine.spec.nlist and not engine.keeps_ids:
-        # Refine finds the codes to rank again by their row, but lists hold rows out of order.
-        codes = np.empty((len(engine), engine.codebooks.M), np.uint8)
-        numbers = np.empty(len(engine), np.int32)
-        for part in read_items(engine.layers):
-            codes[part.ids], numbers[part.ids] = part.codes, part.number
-        adder.add(codes, range(len(engine)), lists=numbers)
-    else:
-        for part in read_items(engine.layers):
-            adder.add(part.codes, part.ids, lists=part.lists if engine.spec.nlist else None)
+    for codes, ids, lists in items_to_add(engine.layers):
+        adder.add(codes, ids, lists=lists)
     adder.finish()

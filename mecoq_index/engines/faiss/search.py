@@ -29,7 +29,8 @@ from ...errors import InvalidInputError
 from ..base import Hits, RangeHits
 from .grammar import FactorySpec
 from .inject import Layers, import_faiss
-from .items import codes_at, ids_in, item_ids, locate, names_of, pack, plain_index
+from .items import codes_at, ids_in, item_ids, locate, names_of, plain_index
+from .layout import pack
 
 # Tables that span less rank nothing: their differences are rounding.
 _TABLE_ROUNDING = 1e-6

@@ -12,7 +12,8 @@ from ...aqs import aqs, block_normalize
 from ...errors import InvalidInputError
 from ..base import Hits
 from .engine import FaissEngine
-from .items import pack, plain_index, read_items
+from .items import plain_index, read_items
+from .layout import pack
 
 _TIE = 1e-5  # scores that differ by less tie
 
