@@ -96,6 +96,21 @@ def check_ids(ids: object, n: int, *, name: str = "ids") -> Ids:
     return np.ascontiguousarray(ids)
 
 
+def distinct_ids(ids: object, *, name: str = "ids") -> tuple[Ids, npt.NDArray[np.intp]]:
+    """The distinct values, ascending, of ids that may repeat, and where each one came.
+
+    Returns:
+        ``wanted`` int64 (m,) and ``places`` (n,), such that ``wanted[places]`` equals ``ids``.
+
+    Raises:
+        InvalidInputError: If ``ids`` is no int64 array with one axis, or a value is below 0.
+    """
+    if not isinstance(ids, np.ndarray) or ids.dtype != np.int64 or ids.ndim != 1:
+        check_ids(ids, np.size(np.asarray(ids)), name=name)
+    wanted, places = np.unique(np.asarray(ids, np.int64), return_inverse=True)
+    return check_ids(wanted, len(wanted), name=name), places
+
+
 def check_k(k: object) -> int:
     """Return ``k``, the number of results per query, if it is an integer of at least 1.
 

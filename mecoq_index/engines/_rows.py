@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Codes, Ids, check_codes, check_ids
+from .._arrays import Codes, Ids, check_codes, check_ids, distinct_ids
 from .._files import UNREADABLE, atomic_file, check_readable, first_line
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
@@ -51,18 +51,19 @@ class Rows:
         return int(leaving.sum())
 
     def codes_of(self, ids: Ids) -> Codes:
-        """The codes (n, M) of the items with these ids.
+        """The codes (n, M) of the items with these ids, which may repeat.
 
         Raises:
             InvalidInputError: If ids are malformed, or one is not held.
         """
-        ids = check_ids(ids, len(ids))
+        wanted, places = distinct_ids(ids)
         order = np.argsort(self.ids)
-        place = np.searchsorted(self.ids, ids, sorter=order)
-        rows = order[np.minimum(place, max(0, len(order) - 1))] if len(order) else place
-        if len(rows) and (not len(self) or (self.ids[rows] != ids).any()):
-            raise InvalidInputError("ids must be held, but some are not.")
-        found: Codes = self.codes[rows]
+        rows = np.searchsorted(self.ids, wanted, sorter=order)
+        if len(missing := np.setdiff1d(wanted, self.ids)):
+            raise InvalidInputError(
+                f"ids must be held, but {len(missing)} are not, for instance {missing[0]}."
+            )
+        found: Codes = self.codes[order[rows]][places]
         return found
 
     def save(self, path: Path) -> None:

@@ -251,3 +251,19 @@ def test_the_torch_engine_agrees_with_numpy_on_a_gpu():
     q = np.random.default_rng(2).standard_normal((6, books.D), dtype=np.float32)
     hits = build("torch", {"device": "cuda"}, books, codes).search(q, 10)
     assert_best(hits, q, codes, range(500), books, 1e-5)
+
+
+@pytest.mark.parametrize("name,options,M,K,Ds", cases())
+def test_codes_of_ids_that_repeat_are_given_back(name, options, M, K, Ds):
+    books = make_codebooks(M, K, Ds)
+    codes = make_codes(60, books)
+    engine = build(name, options, books, codes)
+    ids = np.random.default_rng(4).integers(60, size=200)
+    np.testing.assert_array_equal(engine.codes(ids), codes[ids])
+    assert engine.codes(ids[:0]).shape == (0, M)
+    with pytest.raises(InvalidInputError, match=r"ids must be held, but 1 are not, .* 60\."):
+        engine.codes(np.array([3, 60, 60]))
+    with pytest.raises(InvalidInputError, match=r"ids must have shape \(4,\), got \(2, 2\)"):
+        engine.codes(ids[:4].reshape(2, 2))
+    with pytest.raises(InvalidInputError, match="ids must be an int64 array, got float64"):
+        engine.codes(np.zeros(3))

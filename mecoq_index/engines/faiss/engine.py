@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k
+from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, distinct_ids
 from ..._files import atomic_file, check_readable
 from ...aqs import decode
 from ...codebooks import Codebooks
@@ -254,19 +254,19 @@ class FaissEngine:
         return self._searcher.range_search(z, threshold, nprobe=nprobe, allowed=allowed)
 
     def codes(self, ids: Ids) -> Codes:
-        """The codes (n, M) of the items with these ids.
+        """The codes (n, M) of the items with these ids, which may repeat.
 
         Raises:
             InvalidInputError: If ids are malformed, or one is not held.
         """
-        ids = check_ids(ids, np.size(ids))
-        out = np.empty((len(ids), self._codebooks.M), np.uint8)
-        for number, rows, places in locate(self.layers, ids):
-            out[places] = codes_at(self.layers, rows, number)
-        return out
+        wanted, places = distinct_ids(ids)
+        out = np.empty((len(wanted), self._codebooks.M), np.uint8)
+        for number, rows, found in locate(self.layers, wanted):
+            out[found] = codes_at(self.layers, rows, number)
+        return out[places]
 
     def reconstruct(self, ids: Ids) -> Vectors:
-        """The decoded vectors (n, D) of the items with these ids.
+        """The decoded vectors (n, D) of the items with these ids, which may repeat.
 
         Raises:
             InvalidInputError: If ids are malformed, or one is not held.
