@@ -169,6 +169,34 @@ def test_the_whole_chain_runs_on_images(photos, tmp_path):
     ]  # fmt: skip
 
 
+def test_images_are_added_to_an_index_of_images_by_their_paths(photos, tmp_path):
+    books, index = tmp_path / "c.pt", tmp_path / "p.mecoq"
+    run("train", photos, "--out", books, *SMALL, *FAST, "--set", "batch_size=6")
+    run("build", "--codebooks", books, "--input", photos / "class0", "--out", index)
+    (tmp_path / "more" / "new").mkdir(parents=True)
+    shutil.copy(photos / "class1" / "1.png", tmp_path / "more" / "new" / "one.png")
+    assert "added 1 items" in run("add", index, "--input", tmp_path / "more").stderr
+    out = run("search", index, photos / "class1" / "1.png", "-k", 7, "--json").stdout
+    hits = json.loads(out)["hits"]
+    assert "new/one.png" in {hit["name"] for hit in hits}
+    assert len(hits) == 7
+    refused("add", index, "--input", tmp_path / "more", saying="'new/one.png'")
+    refused("add", index, "--input", tmp_path / "more", "--ids", books, saying="for vec", code=2)
+    for options in (("--ids", books), ("--shards", "1/2"), ("--column", "x")):
+        refused(
+            "build",
+            "--codebooks",
+            books,
+            "--input",
+            photos,
+            "--out",
+            tmp_path / "q.mecoq",
+            *options,
+            saying="are for vectors: images are called by their paths",
+            code=2,
+        )
+
+
 def test_embedded_views_can_be_trained_on(photos, tmp_path):
     out = tmp_path / "f.npz"
     run("embed", photos, *SMALL, "--views", 2, "--out", out)
