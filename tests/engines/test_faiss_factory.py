@@ -98,6 +98,14 @@ def test_train_is_harmless_after_reading_a_file(K, string, tmp_path):
     np.testing.assert_array_equal(again.search(x[:3], 5)[0], before[0])
 
 
+@pytest.mark.parametrize("string", ["MeCoQ", "IVF8,MeCoQ", "HNSW8,MeCoQ"])
+def test_training_on_few_vectors_prints_no_warning_about_the_codebooks(string, capfd):
+    books = make_codebooks(K=256)
+    x = np.random.default_rng(1).standard_normal((400, books.D), dtype=np.float32)
+    index_factory(books.D, string, books).train(x)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_files_that_hold_no_learned_index_are_refused(tmp_path):
     faiss.write_index(faiss.IndexFlatIP(4), str(tmp_path / "flat"))
     (tmp_path / "text").write_text("text")

@@ -225,6 +225,7 @@ def protect(index: Any) -> None:
     for holder in layers.pq_holders:
         holder.pq.train_type = faiss.ProductQuantizer.Train_hot_start
         holder.pq.cp.niter = 0
+        holder.pq.cp.min_points_per_centroid = 1  # or FAISS warns of too few points for nothing
         if hasattr(holder, "do_polysemous_training"):
             holder.do_polysemous_training = False
     if layers.is_ivf:
