@@ -161,21 +161,15 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
 
     The last block that is there may have room, so its items are written again, before the new ones.
     """
-    faiss, core, nbits = import_faiss(), layers.core, layers.core.pq.nbits
+    faiss, core = import_faiss(), layers.core
     grown = _plain_twin(layers)
-    for number in range(core.nlist if layers.is_ivf else 1):
-        held = core.invlists.list_size(number) if layers.is_ivf else core.ntotal
-        whole = held // core.bbs * core.bbs
-        if whole == held or (layers.is_ivf and not stage.invlists.list_size(number)):
-            continue
-        rows = np.arange(whole, held, dtype=np.int64)
-        codes = pack(codes_at(layers, rows, number), nbits)
+    codes, ids, lists = _in_open_blocks(layers, stage)
+    if len(codes):
+        packed = pack(codes, core.pq.nbits)
         if layers.is_ivf:
-            lists = np.full(len(rows), number)
-            ids = np.array(_list_ids(layers, number)[rows])
-            grown.add_sa_codes(behind(lists, codes, grown.coarse_code_size()), ids)
+            grown.add_sa_codes(behind(lists, packed, grown.coarse_code_size()), ids)
         else:
-            grown.add_sa_codes(codes)
+            grown.add_sa_codes(packed)
     if layers.is_ivf:
         # merge_from of the indexes would compare their lists, and cannot read lists of lists.
         grown.invlists.merge_from(stage.invlists, 0)
@@ -188,6 +182,28 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
         append_lists(core, converted.invlists)
     else:
         append_table(core, converted)
+
+
+def _in_open_blocks(layers: Layers, stage: Any) -> tuple[Codes, Ids, Lists]:
+    """Codes, ids and lists of the items in last blocks with room, where more items come."""
+    core = layers.core
+    block_bytes = core.bbs * core.M2 // 2
+    blocks, rows = [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
+    ids, lists = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for number in range(core.nlist if layers.is_ivf else 1):
+        held = core.invlists.list_size(number) if layers.is_ivf else core.ntotal
+        begun = held % core.bbs
+        if not begun or (layers.is_ivf and not stage.invlists.list_size(number)):
+            continue
+        start = held // core.bbs * block_bytes
+        rows.append(np.arange(begun) + (len(blocks) - 1) * core.bbs)
+        blocks.append(_table(layers, number)[start : start + block_bytes])
+        if layers.is_ivf:
+            ids.append(_list_ids(layers, number)[held - begun :])
+            lists.append(np.full(begun, number))
+    table, places = np.concatenate(blocks), np.concatenate(rows)
+    codes = codes_in_blocks(table, places, core.pq.M, core.bbs)
+    return codes, np.concatenate(ids), np.concatenate(lists)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +260,7 @@ def codes_at(layers: Layers, rows: npt.NDArray[np.int64], number: int = 0) -> Co
     faiss, core = import_faiss(), layers.core
     pq = layers.pq_holders[0].pq
     if layers.is_fast_scan:
-        if layers.is_ivf:
-            blocks = -(-core.invlists.list_size(number) // core.bbs)
-            pointer, size = core.invlists.get_codes(number), blocks * core.bbs * core.M2 // 2
-        else:
-            pointer, size = core.codes.get(), core.codes.size()
-        return codes_in_blocks(faiss.rev_swig_ptr(pointer, size), rows, pq.M, core.bbs)
+        return codes_in_blocks(_table(layers, number), rows, pq.M, core.bbs)
     if layers.is_ivf:
         pointer, n = core.invlists.get_codes(number), core.invlists.list_size(number)
     else:
@@ -257,6 +268,18 @@ def codes_at(layers: Layers, rows: npt.NDArray[np.int64], number: int = 0) -> Co
         pointer, n = holder.codes.data(), holder.ntotal
     packed = faiss.rev_swig_ptr(pointer, n * pq.code_size).reshape(n, pq.code_size)[rows]
     return unpack(packed, pq.M, pq.nbits)
+
+
+def _table(layers: Layers, number: int) -> npt.NDArray[np.uint8]:
+    """The blocks of a FastScan index, or of one of its lists, as a view."""
+    core = layers.core
+    if layers.is_ivf:
+        blocks = -(-core.invlists.list_size(number) // core.bbs)
+        pointer, size = core.invlists.get_codes(number), blocks * core.bbs * core.M2 // 2
+    else:
+        pointer, size = core.codes.get(), core.codes.size()
+    view: npt.NDArray[np.uint8] = import_faiss().rev_swig_ptr(pointer, size)
+    return view
 
 
 def _list_ids(layers: Layers, number: int) -> Ids:
