@@ -24,10 +24,9 @@ take, by as many threads.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -48,6 +47,7 @@ from contenders import (
 )
 from growth import CHUNK, GrownSpace
 from threadpoolctl import threadpool_limits
+from timing import Call, ratio_of, time_in_turns
 from trained import BITS, trained
 
 from common import add_output_options, write_result
@@ -108,10 +108,6 @@ QUICK = Settings(
 )
 
 
-Call = Callable[[int], object]
-"""Something to time, told how often it was called before."""
-
-
 def count_lists(n: int, settings: Settings) -> int:
     """Inverted lists for n items."""
     return min(lists_for(n), settings.most_lists)
@@ -129,34 +125,6 @@ def search_call(method: Method, batch: int, k: int) -> Call:
     starts = range(0, len(method.queries) - batch + 1, batch)
     parts = [method.queries[start : start + batch] for start in starts]
     return lambda i: method.search(parts[i % len(parts)], k)
-
-
-def time_in_turns(calls: dict[str, Call], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds per call in each round, all calls in turns within a round.
-
-    Args:
-        calls: What to time, by name.
-        rounds: Rounds, after an untimed call of each.
-        seconds: In a round, a call is repeated until it takes about this long.
-    """
-    repeats = {}
-    for name, call in calls.items():
-        once = _seconds(call, 1)
-        if once < seconds:
-            once = _seconds(call, 1)
-        repeats[name] = max(1, math.ceil(seconds / once))
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            taken[name].append(_seconds(call, repeats[name]) / repeats[name])
-    return taken
-
-
-def _seconds(call: Call, repeats: int) -> float:
-    started = time.perf_counter()
-    for i in range(repeats):
-        call(i)
-    return time.perf_counter() - started
 
 
 def measure_speed(
@@ -209,12 +177,6 @@ def compared(nlist: int) -> list[tuple[str, str]]:
         ("memory read", "MeCoQ16x4fs"),
         ("memory read", "MeCoQ8x8"),
     ]
-
-
-def ratio_of(slow: list[float], fast: list[float]) -> dict[str, Any]:
-    """Ratios within a round, and their median."""
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    return {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "rounds": ratios}
 
 
 def measure_layer(engine: FaissEngine, method: Method, k: int, seconds: float) -> dict[str, Any]:

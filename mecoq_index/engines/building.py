@@ -27,14 +27,14 @@ import numpy.typing as npt
 from .._arrays import Codes, Ids, Vectors, check_ids
 from .._files import atomic_file, load_npy, move_directory, sync
 from ..aqs import decode
-from ..bundle import Bundle, check_replaceable
+from ..bundle import Bundle
 from ..codebooks import Codebooks, VectorKind
 from ..errors import InvalidInputError
 from ..names import Names
 from ._workspace import Column, Workspace
 from .base import Engine, get_engine
 from .encoding import Progress, RowEncoder, Rows, sample_digest, state_of_files
-from .stored import save_bundle
+from .stored import check_place, save_bundle
 
 _NOTE_SECONDS = 0.2
 _ADDED_AT_A_TIME = 1 << 16
@@ -144,15 +144,7 @@ def check_output_bundle(
             f"factory and nprobe are for the faiss engine, but this is {options.engine!r}."
         )
     get_engine(options.engine)
-    if not out.parent.is_dir():
-        raise InvalidInputError(f"the folder {out.parent} does not exist. Create it first.")
-    if out.exists():
-        if not overwrite:
-            raise InvalidInputError(
-                f"{out} exists already. Choose another name, or allow replacing it with "
-                "--overwrite."
-            )
-        check_replaceable(out)
+    check_place(out, overwrite=overwrite)
 
 
 def _silent(text: str, done: int, total: int) -> None:

@@ -9,12 +9,12 @@ from typing import Any, cast
 import numpy as np
 
 from .._arrays import Codes, Ids
-from ..bundle import Bundle, check_replaceable
+from ..bundle import Bundle
 from ..errors import InvalidInputError
 from ..names import Names
 from .base import Engine, get_engine
 from .encoding import Progress
-from .stored import open_bundle, save_bundle
+from .stored import check_place, open_bundle, save_bundle
 
 
 def merge_bundles(
@@ -46,13 +46,7 @@ def merge_bundles(
         ArtifactError: If a part is no bundle, or damaged.
     """
     out = Path(out)
-    if out.exists():
-        if not overwrite:
-            raise InvalidInputError(
-                f"{out} exists already. Choose another name, or allow replacing it with "
-                "--overwrite."
-            )
-        check_replaceable(out)
+    check_place(out, overwrite=overwrite)
     if len(parts) < 2:
         raise InvalidInputError(f"two or more bundles are needed to merge, got {len(parts)}.")
     paths = _in_order([Path(part) for part in parts])

@@ -8,10 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle, Content, update_bundle, write_bundle
+from ..bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
 from ..errors import ArtifactError, InvalidInputError
 from ..names import Names
 from .base import Engine, get_engine
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place that a bundle could not be written to, before any work is done for it.
+
+    Raises:
+        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
+    """
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
+    if path.exists():
+        if not overwrite:
+            raise InvalidInputError(
+                f"{path} exists already. Choose another name, or allow replacing it with "
+                "--overwrite."
+            )
+        check_replaceable(path)
 
 
 def save_bundle(
