@@ -201,7 +201,8 @@ def search_claims(record: dict[str, Any], runs: list[dict[str, Any]]) -> str:
         told.append(
             f"At {run['items']:,} codes, one thread and batches of 100: `MeCoQ16x4fs` has "
             f"{fast:.2f} times the throughput of Hamming (`IndexBinaryFlat`), with the best 100 "
-            f"ranked again by exact scores {again:.2f} times; {lists}. Around a single query the engine takes, above the same "
+            f"ranked again by exact scores {again:.2f} times; {lists}. "
+            "Around a single query the engine takes, above the same "
             f"index called directly with a normalised query: {layer}."
         )
     return " ".join(told) + f" `python benchmarks/search_speed.py` on {machine(record)}."
