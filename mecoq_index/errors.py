@@ -3,6 +3,7 @@
 MecoqError
 ├── InvalidInputError (ValueError)        an argument has a wrong shape, dtype or value
 ├── ArtifactError                         a file is missing, damaged, foreign or newer
+├── ServerError                           a database server is out of reach, refuses, or fails
 ├── TrainingError                         a training run cannot go on: its loss became NaN
 └── MissingDependencyError (ImportError)  an optional package is needed and not installed
 
@@ -22,6 +23,10 @@ class InvalidInputError(MecoqError, ValueError):
 
 class ArtifactError(MecoqError):
     """A file is missing, damaged, foreign, or written by another version."""
+
+
+class ServerError(MecoqError):
+    """A database server is out of reach, refuses what it was asked, or fails."""
 
 
 class TrainingError(MecoqError):

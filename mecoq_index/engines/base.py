@@ -26,6 +26,7 @@ _BUILTIN = {
     "numpy": "mecoq_index.engines.numpy:NumpyEngine",
     "torch": "mecoq_index.engines.torch:TorchEngine",
     "faiss": "mecoq_index.engines.faiss.engine:FaissEngine",
+    "milvus": "mecoq_index.engines.milvus.engine:MilvusEngine",
 }
 
 

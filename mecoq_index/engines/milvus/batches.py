@@ -1,0 +1,60 @@
+"""Rows as Milvus takes them, in requests of a fitting size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from ..._arrays import Codes, Ids, check_ids
+from .profile import Profile
+from .schema import ID, VECTOR, Columns, check_columns
+
+_BYTES = 8 << 20  # of vectors a request; Milvus's own limit is 64 MB
+_ROWS = 5000
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Rows that go in one request.
+
+    Attributes:
+        codes: uint8, shape (n, width of a code).
+        ids: int64, shape (n,).
+        columns: Scalar fields by name, n values each.
+    """
+
+    profile: Profile
+    codes: Codes
+    ids: Ids
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dictionary a row."""
+        names = (ID, VECTOR, *self.columns)
+        columns = [column.tolist() for column in self.columns.values()]
+        values = zip(self.ids.tolist(), self.profile.documents(self.codes), *columns, strict=True)
+        return [dict(zip(names, row, strict=True)) for row in values]
+
+
+def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> list[Batch]:
+    """Batches of at most 5,000 rows and 8 MB of vectors.
+
+    Raises:
+        InvalidInputError: If codes, ids or columns are malformed.
+    """
+    codes = profile.check_codes(codes)
+    ids = check_ids(ids, len(codes))
+    checked = check_columns(columns, len(codes))
+    size = max(1, min(_ROWS, _BYTES // (4 * (profile.width or 1))))
+    return [
+        Batch(
+            profile,
+            codes[at : at + size],
+            ids[at : at + size],
+            {name: values[at : at + size] for name, values in checked.items()},
+        )
+        for at in range(0, len(codes), size)
+    ]

@@ -1,0 +1,131 @@
+"""What a profile is: a form in which codes are stored in Milvus, and an index that scans it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._arrays import Codes, Scores
+from ...errors import InvalidInputError
+from .connection import Server
+
+Values = Any
+"""Values of a vector field, one a row, as pymilvus takes them: an array (n, D), or a list."""
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Queries in the form in which a field is searched.
+
+    Attributes:
+        values: One a query, as pymilvus takes them.
+        offset: float32, shape (nq,) or (): added to Milvus's score, it gives ours.
+    """
+
+    values: Values
+    offset: npt.NDArray[np.float32]
+
+
+class Profile(ABC):
+    """How codes are stored, indexed and searched."""
+
+    name: ClassVar[str]
+    index_type: ClassVar[str]
+    metric_type: ClassVar[str] = "IP"
+    exact: ClassVar[bool] = False
+    """Whether scores and order are those of the reference, up to the rounding of floats."""
+    search_options: ClassVar[frozenset[str]] = frozenset()
+    """Settings that a search takes."""
+    least_version: ClassVar[tuple[int, ...]] = (2, 3)
+    on_lite: ClassVar[bool] = False
+    field_type: str = "FLOAT_VECTOR"
+    """Milvus's name for the type of the vector field."""
+
+    def check_server(self, server: Server) -> None:
+        """Refuse a server that cannot hold this profile.
+
+        Raises:
+            InvalidInputError: If it is too old, or is milvus-lite and has no such index.
+        """
+        if server.is_lite and not self.on_lite:
+            raise InvalidInputError(
+                f"profile {self.name!r} needs {self.index_type}, which milvus-lite does not have "
+                "(it would scan all vectors and not say so). Use a Milvus server, or profile exact."
+            )
+        if not server.is_lite and server.version < self.least_version:
+            needed = ".".join(map(str, self.least_version))
+            raise InvalidInputError(
+                f"profile {self.name!r} needs Milvus {needed} or later, got {server}. "
+                "Use a newer server or another profile."
+            )
+
+    def check_skipping(self, server: Server, what: str) -> None:  # noqa: B027
+        """Refuse to leave rows out of a scan where the server then gives wrong scores.
+
+        Args:
+            server: The server.
+            what: What leaves rows out; the first words of the message.
+
+        Raises:
+            InvalidInputError: If the server's index cannot do it.
+        """
+
+    @property
+    @abstractmethod
+    def width(self) -> int | None:
+        """The ``dim`` of the vector field; None where it has none."""
+
+    @property
+    @abstractmethod
+    def bytes_per_vector(self) -> float:
+        """Bytes of index memory an item, ids left out."""
+
+    @property
+    @abstractmethod
+    def belongs_to(self) -> str:
+        """What codes must come from to be compared with those stored: a fingerprint."""
+
+    def index_params(self) -> dict[str, Any]:
+        """Parameters of the index, beside its type and metric."""
+        return {}
+
+    def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
+        """Parameters of a search for k results; ``options`` are of `search_options`."""
+        return {}
+
+    @abstractmethod
+    def check_codes(self, codes: Codes) -> Codes:
+        """Codes (n, width of a code) as they must be.
+
+        Raises:
+            InvalidInputError: If they are not.
+        """
+
+    @abstractmethod
+    def documents(self, codes: Codes) -> Values:
+        """What is stored for codes."""
+
+    @abstractmethod
+    def queries(self, q: Any) -> Queries:
+        """What is searched with for raw queries.
+
+        Raises:
+            InvalidInputError: If the queries are malformed.
+        """
+
+    @abstractmethod
+    def codes(self, values: Values) -> Codes:
+        """The codes of values that `documents` made."""
+
+    @abstractmethod
+    def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
+        """Which values (n,) can have been made by `documents`."""
+
+    def scores(self, found: Scores, offset: npt.NDArray[np.float32]) -> Scores:
+        """Our scores, which grow with similarity, of Milvus's (nq, k)."""
+        return found + offset[..., None] if offset.ndim else found

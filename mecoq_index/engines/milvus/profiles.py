@@ -1,0 +1,374 @@
+"""The profiles, and what each of them costs and keeps.
+
+| profile | field | index | ranking | servers |
+|---|---|---|---|---|
+| ``exact`` | decoded vectors | FLAT | AQS, exactly | all |
+| ``graph`` | decoded vectors | HNSW | AQS, where the graph leads to | all |
+| ``compact`` | decoded vectors | IVF_PQ, one list | AQS, but for lost codewords | 2.3 and later |
+| ``sparse`` | one-hot codes | SPARSE_INVERTED_INDEX | AQS, exactly | 2.4 and later, lite |
+| ``faiss`` | decoded vectors | FAISS, by a string | as ``compact``; never run | 3.0 and later |
+| ``hamming`` | packed bits | BIN_FLAT | Hamming distance: the baseline | 2.3 and later |
+
+``compact`` hands Milvus's own k-means vectors whose every subvector is one of K codewords. Given
+one bit more than log2 K, it finds nearly all of them again, and its codes rank as ours; given
+log2 K bits it does not. One list is needed because Milvus encodes the residual to the list's
+centre.
+
+Milvus-lite accepts IVF_PQ and other indexes that it does not have and scans all vectors instead:
+what it cannot hold is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, log2
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..._arrays import Codes, Scores, Vectors, check_codes, check_vectors
+from ...aqs import block_normalize, decode, encode, lookup_tables
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from .connection import Server
+from .profile import Profile, Queries, Values
+
+Precision = Literal["float32", "float16"]
+
+# An entry of a sparse query must be above 0, or it is dropped, and with it every item that has
+# nothing else in common with the query.
+_LEAST_ENTRY = 1 / 64
+
+
+class _Learned(Profile):
+    """Codes of learned codebooks, ranked by AQS."""
+
+    def __init__(self, codebooks: Codebooks) -> None:
+        self.codebooks = codebooks
+
+    @property
+    def belongs_to(self) -> str:
+        """The codebooks' fingerprint."""
+        return self.codebooks.fingerprint
+
+    def check_codes(self, codes: Codes) -> Codes:
+        """Codes (n, M) below K."""
+        return check_codes(codes, self.codebooks.M, self.codebooks.K)
+
+
+class _Decoded(_Learned):
+    """Decoded vectors."""
+
+    def __init__(self, codebooks: Codebooks, *, precision: Precision = "float32") -> None:
+        super().__init__(codebooks)
+        if precision not in ("float32", "float16"):
+            raise InvalidInputError(f"precision must be float32 or float16, got {precision!r}.")
+        self._dtype = np.dtype(precision)
+        if precision == "float16":
+            self.field_type = "FLOAT16_VECTOR"
+
+    def check_server(self, server: Server) -> None:
+        """Refuse a server that cannot hold this profile at this precision."""
+        super().check_server(server)
+        if self._dtype == np.float16 and (server.is_lite or server.version < (2, 4)):
+            raise InvalidInputError(
+                f"float16 needs a Milvus server of 2.4 or later, got {server}. Use float32."
+            )
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.codebooks.D
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """4 bytes a value, or 2 with float16."""
+        return float(self.codebooks.D * self._dtype.itemsize)
+
+    def documents(self, codes: Codes) -> Values:
+        """Decoded vectors (n, D)."""
+        return decode(codes, self.codebooks).astype(self._dtype, copy=False)
+
+    def queries(self, q: Vectors) -> Queries:
+        """Block-normalised vectors (nq, D)."""
+        q = block_normalize(check_vectors(q, self.codebooks.D, name="z"), self.codebooks.M)
+        return Queries(q.astype(self._dtype, copy=False), np.zeros((), np.float32))
+
+    def codes(self, values: Values) -> Codes:
+        """Each subvector's codeword."""
+        return encode(self._stored(values), self.codebooks)
+
+    def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
+        """Whether every subvector is a codeword."""
+        stored = self._stored(values)
+        made = self.documents(encode(stored, self.codebooks)).astype(np.float32)
+        fits: npt.NDArray[np.bool_] = np.abs(stored - made).max(axis=1, initial=0) <= 1e-6
+        return fits
+
+    def _stored(self, values: Values) -> Vectors:
+        if self._dtype == np.float16 and len(values) and isinstance(values[0], bytes):
+            values = [np.frombuffer(value, np.float16) for value in values]
+        return np.asarray(values, np.float32).reshape(-1, self.codebooks.D)
+
+
+class Exact(_Decoded):
+    """Decoded vectors, scanned: AQS; with float16 up to about 1e-3."""
+
+    name = "exact"
+    index_type = "FLAT"
+    exact = True
+    on_lite = True
+
+
+class Graph(_Decoded):
+    """Decoded vectors in an HNSW graph: AQS of the items that the graph leads to."""
+
+    name = "graph"
+    index_type = "HNSW"
+    search_options = frozenset({"ef"})
+    on_lite = True
+
+    def __init__(
+        self,
+        codebooks: Codebooks,
+        *,
+        precision: Precision = "float32",
+        links: int = 16,
+        ef_construction: int = 200,
+    ) -> None:
+        super().__init__(codebooks, precision=precision)
+        self._links, self._ef_construction = links, ef_construction
+
+    def index_params(self) -> dict[str, Any]:
+        """``M`` is Milvus's name for the links of an item a level."""
+        return {"M": self._links, "efConstruction": self._ef_construction}
+
+    def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
+        """``ef`` is at least k; 512 unless set."""
+        return {"ef": max(k, options.get("ef", 512))}
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """The vector, and two times ``M`` links of 4 bytes on the lowest level."""
+        return super().bytes_per_vector + 8.0 * self._links
+
+
+class Compact(_Decoded):
+    """Decoded vectors in IVF_PQ, whose k-means finds the codewords again.
+
+    Args:
+        codebooks: The learned codebooks.
+        nbits: Bits of Milvus's codes for a subvector; log2 K and one more if None.
+    """
+
+    name = "compact"
+    index_type = "IVF_PQ"
+
+    def __init__(self, codebooks: Codebooks, *, nbits: int | None = None) -> None:
+        super().__init__(codebooks)
+        least = ceil(log2(codebooks.K)) + 1
+        self.nbits = least if nbits is None else nbits
+        if not least <= self.nbits <= 16:
+            raise InvalidInputError(
+                f"nbits must be between log2 K + 1 = {least} and 16, got {nbits}: with fewer, "
+                "Milvus's k-means loses codewords."
+            )
+
+    def check_skipping(self, server: Server, what: str) -> None:
+        """Refuse it on Milvus 2.3.
+
+        Its IVF_PQ gives the scores of some rows to others as soon as a filter, or rows that were
+        removed, leave gaps among those that it scans (seen on 2.3.5; `verify` tests later ones).
+        """
+        if server.version < (2, 4):
+            raise InvalidInputError(
+                f"{what} is not for profile {self.name!r} on {server}, whose IVF_PQ index then "
+                "returns wrong scores. Use profile exact or graph, or Milvus 2.4 or later."
+            )
+
+    def index_params(self) -> dict[str, Any]:
+        """One list: Milvus encodes residuals to a list's centre."""
+        return {"nlist": 1, "m": self.codebooks.M, "nbits": self.nbits}
+
+    def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
+        """The one list."""
+        return {"nprobe": 1}
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """M times nbits, in whole bytes."""
+        return float(ceil(self.codebooks.M * self.nbits / 8))
+
+
+class Sparse(_Learned):
+    """One-hot codes against lookup tables: AQS exactly.
+
+    Codeword k of codebook m is dimension ``m * K + k``. Milvus keeps positive entries only, so each
+    codebook's part of the lookup table is shifted; the sum of the shifts is taken off the scores.
+    """
+
+    name = "sparse"
+    index_type = "SPARSE_INVERTED_INDEX"
+    field_type = "SPARSE_FLOAT_VECTOR"
+    exact = True
+    on_lite = True
+    least_version = (2, 4)
+
+    @property
+    def width(self) -> None:
+        """Sparse fields have no width."""
+        return None
+
+    def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
+        """No entry of a query is left out."""
+        return {"drop_ratio_search": 0.0}
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """A posting of 8 bytes, and the stored row again, for each of M entries."""
+        return 16.0 * self.codebooks.M
+
+    def documents(self, codes: Codes) -> Values:
+        """``{m * K + code: 1.0}`` a row."""
+        places = codes.astype(np.int64) + np.arange(self.codebooks.M) * self.codebooks.K
+        return [dict.fromkeys(row, 1.0) for row in places.tolist()]
+
+    def queries(self, q: Vectors) -> Queries:
+        """Shifted lookup tables, as dictionaries with M K entries."""
+        tables = lookup_tables(check_vectors(q, self.codebooks.D, name="z"), self.codebooks)
+        shift = tables.min(axis=2, keepdims=True) - np.float32(_LEAST_ENTRY)
+        flat = (tables - shift).reshape(len(tables), -1)
+        values = [dict(enumerate(row)) for row in flat.tolist()]
+        return Queries(values, shift.sum(axis=(1, 2), dtype=np.float32))
+
+    def codes(self, values: Values) -> Codes:
+        """The entries' places."""
+        places = np.array([sorted(row) for row in values], np.int64)
+        places = places.reshape(-1, self.codebooks.M)
+        return (places - np.arange(self.codebooks.M) * self.codebooks.K).astype(np.uint8)
+
+    def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
+        """Whether there is one entry of 1 a codebook."""
+        first = [m * self.codebooks.K for m in range(self.codebooks.M)]
+        fits = [
+            len(row) == len(first)
+            and set(row.values()) == {1.0}
+            and all(
+                m <= at < m + self.codebooks.K for at, m in zip(sorted(row), first, strict=True)
+            )
+            for row in values
+        ]
+        return np.array(fits, np.bool_)
+
+
+class Faiss(_Decoded):
+    """Decoded vectors in an index that Milvus makes by a FAISS factory string. Never run.
+
+    Milvus 3.0 trains the index: the string takes no codebooks. See https://milvus.io/docs/faiss.md.
+    """
+
+    name = "faiss"
+    index_type = "FAISS"
+    least_version = (3, 0)
+
+    def __init__(self, codebooks: Codebooks, *, factory: str | None = None) -> None:
+        super().__init__(codebooks)
+        nbits = ceil(log2(codebooks.K)) + 1
+        self._factory = factory or f"IVF1,PQ{codebooks.M}x{nbits}np"
+        self._bytes = ceil(codebooks.M * nbits / 8)
+
+    def index_params(self) -> dict[str, Any]:
+        """The factory string."""
+        return {"faiss_index_name": self._factory}
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Of the factory string that is used unless another is given."""
+        return float(self._bytes)
+
+
+class Hamming(Profile):
+    """Packed bits by Hamming distance, the baseline. The score is the number of equal bits.
+
+    Args:
+        bits: Bits of a code, a multiple of 8.
+        hasher: What codes of other hashers are told apart by, where the caller has a name for it.
+    """
+
+    name = "hamming"
+    index_type = "BIN_FLAT"
+    metric_type = "HAMMING"
+    field_type = "BINARY_VECTOR"
+    exact = True
+
+    def __init__(self, bits: int, *, hasher: str = "") -> None:
+        if bits < 8 or bits % 8:
+            raise InvalidInputError(f"bits must be a positive multiple of 8, got {bits}.")
+        self.bits = bits
+        self._hasher = hasher
+
+    @property
+    def belongs_to(self) -> str:
+        """The hasher's name."""
+        return self._hasher
+
+    @property
+    def width(self) -> int:
+        """The number of bits."""
+        return self.bits
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bits / 8."""
+        return self.bits / 8
+
+    def check_codes(self, codes: Codes) -> Codes:
+        """Packed bits (n, bits / 8)."""
+        return check_codes(codes, self.bits // 8, 256)
+
+    def documents(self, codes: Codes) -> Values:
+        """The bytes of each row."""
+        return [row.tobytes() for row in codes]
+
+    def queries(self, q: Codes) -> Queries:
+        """The bytes of each query."""
+        q = check_codes(q, self.bits // 8, 256, name="queries")
+        return Queries(self.documents(q), np.zeros((), np.float32))
+
+    def codes(self, values: Values) -> Codes:
+        """The bytes as they are."""
+        rows: Sequence[bytes] = [row[0] if isinstance(row, list) else bytes(row) for row in values]
+        return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, self.bits // 8)
+
+    def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
+        """All are."""
+        return np.ones(len(values), np.bool_)
+
+    def scores(self, found: Scores, offset: npt.NDArray[np.float32]) -> Scores:
+        """Bits that are equal."""
+        equal: Scores = np.float32(self.bits) - found
+        return equal
+
+
+PROFILES: dict[str, type[Profile]] = {
+    profile.name: profile for profile in (Exact, Graph, Compact, Sparse, Faiss, Hamming)
+}
+
+
+def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
+    """The profile of learned codes that is called ``name``, with options of its own.
+
+    Raises:
+        InvalidInputError: If there is no such profile, or it does not take these options.
+    """
+    kind = PROFILES.get(name)
+    if kind is None or not issubclass(kind, _Learned):
+        known = [name for name, found in PROFILES.items() if issubclass(found, _Learned)]
+        raise InvalidInputError(f"profile must be one of {known}, got {name!r}.")
+    try:
+        return kind(codebooks, **options)
+    except TypeError as exc:
+        raise InvalidInputError(
+            f"profile {name!r} does not take the options {sorted(options)}."
+        ) from exc

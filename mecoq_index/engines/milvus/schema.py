@@ -1,0 +1,177 @@
+"""The schema of a collection: an id, a vector field, and the user's scalar columns.
+
+A collection carries, as properties, what its codes belong to, so that other codebooks are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InvalidInputError
+from .connection import Connection, import_pymilvus
+from .profile import Profile
+
+ID, VECTOR = "id", "vector"
+
+_PROPERTY_PROFILE, _PROPERTY_BELONGS = "mecoq.profile", "mecoq.belongs_to"
+LONGEST_TEXT = 65535  # Milvus's limit, in bytes; only what is stored takes room
+
+Columns = Mapping[str, Any]
+"""Scalar fields by name: a list or an array of n values each."""
+
+
+def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]]:
+    """Columns as arrays of int64, float64, bool or text, of n values each.
+
+    Raises:
+        InvalidInputError: If a column has another length or type, or takes a name that is used.
+    """
+    checked = {}
+    for name, values in (columns or {}).items():
+        if name in (ID, VECTOR) or not name.isidentifier():
+            raise InvalidInputError(
+                f"columns must be called by identifiers other than {ID!r} and {VECTOR!r}, got "
+                f"{name!r}."
+            )
+        array = np.asarray(values)
+        if array.shape != (n,):
+            raise InvalidInputError(
+                f"column {name!r} must have one value an item, {n} in all, got shape {array.shape}."
+            )
+        checked[name] = array.astype(_stored_type(name, array)[0], copy=False)
+    return checked
+
+
+def _stored_type(name: str, column: npt.NDArray[Any]) -> tuple[Any, str]:
+    """The dtype that a column is sent in, and Milvus's name for it."""
+    kind = column.dtype.kind
+    if kind in "iu":
+        return np.int64, "INT64"
+    if kind == "f":
+        return np.float64, "DOUBLE"
+    if kind == "b":
+        return np.bool_, "BOOL"
+    if kind in "UO" and all(isinstance(value, str) for value in column.tolist()):
+        return object, "VARCHAR"
+    raise InvalidInputError(
+        f"column {name!r} must hold integers, floats, booleans or text, got {column.dtype}."
+    )
+
+
+def create(
+    connection: Connection,
+    name: str,
+    profile: Profile,
+    columns: Mapping[str, npt.NDArray[Any]],
+    consistency_level: str,
+) -> None:
+    """Make an empty collection.
+
+    Raises:
+        InvalidInputError: If the server cannot hold the profile.
+        ServerError: If the server refuses the name, or fails.
+    """
+    profile.check_server(connection.server)
+    connection.call(
+        "create_collection",
+        name,
+        schema=build_schema(profile, columns),
+        consistency_level=consistency_level,
+        properties=properties(profile),
+    )
+
+
+def fields(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
+    """The fields of a collection as plain values: name, type, and what the type is limited to."""
+    width = {} if profile.width is None else {"dim": profile.width}
+    found: list[dict[str, Any]] = [
+        {"name": ID, "type": "INT64", "is_primary": True},
+        {"name": VECTOR, "type": profile.field_type, **width},
+    ]
+    for column, values in columns.items():
+        kind = _stored_type(column, values)[1]
+        limit = {"max_length": LONGEST_TEXT} if kind == "VARCHAR" else {}
+        found.append({"name": column, "type": kind, **limit})
+    return found
+
+
+def build_schema(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """A ``pymilvus.CollectionSchema`` of `fields`; no server is asked.
+
+    Raises:
+        MissingDependencyError: If pymilvus is not installed.
+    """
+    pymilvus = import_pymilvus()
+    schema = pymilvus.MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+    for field in fields(profile, columns):
+        limits = {key: value for key, value in field.items() if key not in ("name", "type")}
+        schema.add_field(field["name"], pymilvus.DataType[field["type"]], **limits)
+    return schema
+
+
+def properties(profile: Profile) -> dict[str, str]:
+    """What tells a collection of this package, and what its codes belong to."""
+    return {_PROPERTY_PROFILE: profile.name, _PROPERTY_BELONGS: profile.belongs_to}
+
+
+def describe(connection: Connection, name: str) -> dict[str, Any]:
+    """What Milvus says of a collection.
+
+    Raises:
+        InvalidInputError: If there is none of this name.
+        ServerError: If the server fails.
+    """
+    if not connection.call("has_collection", name):
+        raise InvalidInputError(f"there is no collection {name!r} at {connection.uri}.")
+    found: dict[str, Any] = connection.call("describe_collection", name)
+    return found
+
+
+def check_made_here(description: Mapping[str, Any]) -> str:
+    """The name of the profile of a collection that this package made.
+
+    Raises:
+        InvalidInputError: If it did not.
+    """
+    profile: str | None = description["properties"].get(_PROPERTY_PROFILE)
+    if profile is None or not {ID, VECTOR} <= {field["name"] for field in description["fields"]}:
+        raise InvalidInputError(
+            f"collection {description['collection_name']!r} was not made by this package: it has "
+            "no fields or no properties of ours. Choose another name."
+        )
+    return profile
+
+
+def scalar_fields(description: Mapping[str, Any]) -> list[str]:
+    """Names of the scalar fields beside the id."""
+    return [f["name"] for f in description["fields"] if f["name"] not in (ID, VECTOR)]
+
+
+def check(description: Mapping[str, Any], profile: Profile) -> None:
+    """Refuse a collection that cannot be searched by a profile.
+
+    Raises:
+        InvalidInputError: If it is foreign, of another profile, width, or other codebooks.
+    """
+    name, found = description["collection_name"], check_made_here(description)
+    fields = {field["name"]: field for field in description["fields"]}
+    if found != profile.name:
+        raise InvalidInputError(
+            f"collection {name!r} is of profile {found!r}, not {profile.name!r}. Use that one, or "
+            "another name."
+        )
+    width = fields[VECTOR]["params"].get("dim")
+    kind = fields[VECTOR]["type"].name
+    if kind != profile.field_type or (profile.width is not None and int(width) != profile.width):
+        raise InvalidInputError(
+            f"collection {name!r} holds {kind} of width {width}, but {profile.field_type} of width "
+            f"{profile.width} is needed. Use the codebooks that it was made with, or another name."
+        )
+    if description["properties"].get(_PROPERTY_BELONGS, "") != profile.belongs_to:
+        raise InvalidInputError(
+            f"collection {name!r} was made with other codebooks. Use those, or another name."
+        )

@@ -1,0 +1,202 @@
+"""Does Milvus rank by AQS? Rows and results are sampled and recomputed.
+
+This finds what Milvus does not tell: an index that is not built or is another one, vectors that
+were inserted without being decoded, codewords that ``compact`` has lost, rows that are missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..._arrays import Codes, Ids, Vectors
+from ...aqs import aqs, decode
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from ..base import Hits
+from .collection import MilvusCollection
+from .schema import ID, VECTOR
+from .searching import search
+
+_EXACT_TOLERANCE = 1e-5  # per codebook; of float32
+_COARSE_TOLERANCE = 2e-3  # per codebook; of float16, or of centroids that k-means has moved
+_LEAST_RECALL = 0.9
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    Attributes:
+        collection: The collection's name.
+        rows: Rows in the collection.
+        checked: Rows whose content was compared.
+        recall: The share of places of results that no better row of those checked should have had.
+        score_error: The largest difference between a returned score and AQS.
+        problems: What is wrong, one sentence each; empty if nothing is.
+    """
+
+    collection: str
+    rows: int
+    checked: int
+    recall: float
+    score_error: float
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        if self.problems:
+            return f"collection {self.collection!r}: {' '.join(self.problems)}"
+        return (
+            f"collection {self.collection!r}: {self.rows} rows indexed; {self.checked} compared, "
+            f"recall {self.recall:.4f} of AQS, scores within {self.score_error:.1e}."
+        )
+
+
+def verify(
+    collection: MilvusCollection,
+    codebooks: Codebooks,
+    *,
+    rows: int = 1000,
+    queries: int = 32,
+    k: int = 10,
+    expected_rows: int | None = None,
+    seed: int = 0,
+) -> Verification:
+    """Compare a sample of a collection, and searches among it, with the reference.
+
+    Args:
+        collection: What to verify.
+        codebooks: The codebooks that its codes belong to.
+        rows: How many rows to compare, at random; at most 10,000.
+        queries: How many searches.
+        k: Results a search.
+        expected_rows: How many rows there must be, where that is known.
+        seed: Seed of the sample.
+
+    Raises:
+        ServerError: If the server is out of reach or fails.
+    """
+    collection.make_searchable()
+    held = len(collection)
+    problems = _index_problems(collection, held, expected_rows)
+    ids = _sample(collection, min(rows, 10_000), seed)
+    if not len(ids):
+        return Verification(collection.name, held, 0, 1.0, 0.0, tuple(problems))
+    stored = collection.values(ids)
+    if len(wrong := np.flatnonzero(~collection.profile.are_codes(stored))):
+        problems.append(
+            f"{len(wrong)} of {len(ids)} rows are not made of these codebooks' codewords, for "
+            f"instance id {ids[wrong[0]]}: insert decoded codes, not embeddings."
+        )
+    codes = collection.profile.codes(stored)
+    z = _queries(decode(codes, codebooks), queries, seed)
+    checks = [_Check("a search", search(collection, z, k, consistency_level="Strong"))]
+    if _can_filter(collection):
+        inside = f"{ID} in {ids.tolist()}"
+        hits = search(collection, z, k, filter=inside, consistency_level="Strong")
+        checks.append(_Check("a search among some rows only", hits))
+    recall, worst = 1.0, 0.0
+    for check in checks:
+        found, error = _compare(collection, codebooks, check.hits, z, ids, codes)
+        recall, worst = min(recall, found), max(worst, error)
+        if error > _tolerance(collection, codebooks):
+            problems.append(f"{check.what} returned scores that differ from AQS by {error:.2g}.")
+        if found < (1.0 if collection.profile.exact else _LEAST_RECALL):
+            problems.append(f"{check.what} missed {1 - found:.1%} of the best rows by AQS.")
+    return Verification(collection.name, held, len(ids), recall, worst, tuple(problems))
+
+
+@dataclass(frozen=True, eq=False)
+class _Check:
+    """A search, and what to call it."""
+
+    what: str
+    hits: Hits
+
+
+def _can_filter(collection: MilvusCollection) -> bool:
+    try:
+        collection.profile.check_skipping(collection.connection.server, "a filter")
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _tolerance(collection: MilvusCollection, codebooks: Codebooks) -> float:
+    exact = collection.profile.exact and collection.profile.field_type != "FLOAT16_VECTOR"
+    return codebooks.M * (_EXACT_TOLERANCE if exact else _COARSE_TOLERANCE)
+
+
+def _compare(
+    collection: MilvusCollection,
+    codebooks: Codebooks,
+    hits: Hits,
+    z: Vectors,
+    ids: Ids,
+    codes: Codes,
+) -> tuple[float, float]:
+    """Which share of the rows that must be among the hits is, and how far scores are from AQS."""
+    returned = np.unique(hits.ids[hits.ids >= 0])
+    truth = aqs(z, collection.codes(returned), codebooks)
+    places = np.minimum(np.searchsorted(returned, hits.ids), max(len(returned) - 1, 0))
+    present = hits.ids >= 0
+    error = 0.0
+    if present.any():
+        true = np.take_along_axis(truth, places, axis=1)
+        error = float(np.abs(hits.scores - true)[present].max())
+    # A sampled row that scores above a query's last hit, or meets one with too few, must be a hit.
+    last = hits.scores.min(axis=1, keepdims=True) + _tolerance(collection, codebooks)
+    missed = (aqs(z, codes, codebooks) > last) & ~np.stack([np.isin(ids, row) for row in hits.ids])
+    return 1.0 - missed.sum() / hits.ids.size, error
+
+
+def _index_problems(
+    collection: MilvusCollection, held: int, expected_rows: int | None
+) -> list[str]:
+    problems = []
+    if expected_rows is not None and held != expected_rows:
+        problems.append(f"it holds {held} rows, not {expected_rows}.")
+    try:
+        state = collection.index_state()
+    except InvalidInputError as exc:
+        return [*problems, str(exc)]
+    if state["index_type"] != collection.profile.index_type:
+        problems.append(
+            f"its index on {VECTOR!r} is {state['index_type']}, but profile "
+            f"{collection.profile.name!r} needs {collection.profile.index_type}."
+        )
+    if state["metric_type"] != collection.profile.metric_type:
+        problems.append(
+            f"its metric is {state['metric_type']}, but AQS needs {collection.profile.metric_type}."
+        )
+    if int(state["indexed_rows"]) < int(state["total_rows"]):
+        problems.append(
+            f"the index covers {state['indexed_rows']} of {state['total_rows']} rows: wait, or "
+            "call finish()."
+        )
+    return problems
+
+
+def _sample(collection: MilvusCollection, rows: int, seed: int) -> Ids:
+    """Some ids, ascending."""
+    ids = collection.ids()
+    if len(ids) <= rows:
+        return ids
+    chosen: Ids = np.sort(np.random.default_rng(seed).choice(ids, rows, replace=False))
+    return chosen
+
+
+def _queries(decoded: Vectors, n: int, seed: int) -> Vectors:
+    """Vectors near some of the rows."""
+    rng = np.random.default_rng(seed + 1)
+    near = decoded[rng.integers(len(decoded), size=n)]
+    noise = rng.standard_normal(near.shape, dtype=np.float32)
+    noise *= np.linalg.norm(near, axis=1, keepdims=True) / np.sqrt(np.float32(near.shape[1]))
+    queries: Vectors = near + noise
+    return queries
