@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .aqs import block_normalize, decode, encode, lookup_tables, sqs
     from .bundle import Bundle
     from .codebooks import Backbone, Codebooks, Layer
+    from .embedding import MeCoQEmbeddingFunction
     from .engines.base import Engine, Hits, RangeHits, available_engines, get_engine
     from .engines.building import BuildOptions, build_bundle
     from .engines.faiss.factory import index_factory, read_index
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         InvalidInputError,
         MecoqError,
         MissingDependencyError,
+        ServerError,
         TrainingError,
     )
     from .learn.config import TrainConfig
@@ -53,10 +55,12 @@ _HOMES = {
     "Hits": "engines.base",
     "InvalidInputError": "errors",
     "Layer": "codebooks",
+    "MeCoQEmbeddingFunction": "embedding",
     "MecoqError": "errors",
     "MissingDependencyError": "errors",
     "Names": "names",
     "RangeHits": "engines.base",
+    "ServerError": "errors",
     "TrainConfig": "learn.config",
     "TrainingError": "errors",
     "add_items": "engines.updating",
@@ -92,10 +96,12 @@ __all__ = [
     "Hits",
     "InvalidInputError",
     "Layer",
+    "MeCoQEmbeddingFunction",
     "MecoqError",
     "MissingDependencyError",
     "Names",
     "RangeHits",
+    "ServerError",
     "TrainConfig",
     "TrainingError",
     "add_items",

@@ -20,7 +20,7 @@ LAYERS = [
     {"codebooks", "codebook_file", "names", "vector_files"},
     {"aqs", "bundle"},
     {"learn", "engines", "baselines"},
-    {"bench"},
+    {"bench", "embedding"},
     {"cli"},
     {"__main__"},
 ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import InvalidInputError
-from ._shared import EXISTING, PATH, check_output, overwrite_option, say
+from ._milvus import open_index
+from ._shared import EXISTING, PATH, check_output, overwrite_option, progress, say
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
@@ -20,16 +21,22 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["faiss", "npy"]),
+    type=click.Choice(["faiss", "milvus", "npy"]),
     required=True,
-    help="faiss: a file for faiss.read_index. npy: the codewords (M, K, Ds).",
+    help="faiss: a file for faiss.read_index. milvus: a folder of parquet files for its bulk "
+    "import. npy: the codewords (M, K, Ds).",
 )
-@click.option("--out", type=PATH, required=True, help="The file to write.")
+@click.option("--out", type=PATH, required=True, help="The file, or folder, to write.")
 @click.option("--factory", help="With --codebooks: layout of the empty index. [default: MeCoQ]")
 @click.option(
     "--takes",
     type=click.Choice(["features", "embeddings"]),
     help="For faiss: what will go in. [default: features where there is a projection]",
+)
+@click.option(
+    "--profile",
+    help="For milvus: the form that codes are stored in: exact, graph and compact (decoded "
+    "vectors) or sparse. [default: exact]",
 )
 @overwrite_option
 def export(
@@ -39,24 +46,36 @@ def export(
     out: Path,
     factory: str | None,
     takes: VectorKind | None,
+    profile: str | None,
     overwrite: bool,
 ) -> None:
     """Hand INDEX, or codebooks, over to programs that do not use this package.
 
     A FAISS file takes vectors as they come and scores raw AQS, without normalising queries; a note
-    beside it, a .json, says so and what goes in.
+    beside it, a .json, says so and what goes in. A folder for Milvus holds rows of id, vector and,
+    where items have names, name; its schema.json says how to make the collection and to import.
 
     \b
     Example:
         mecoq-index export photos.mecoq --to faiss --out photos.faiss
         mecoq-index export --codebooks c.pt --to faiss --factory IVF1024,MeCoQ8x8 --out empty.faiss
         mecoq-index export --codebooks c.pt --to npy --out codewords.npy
+        mecoq-index export photos.mecoq --to milvus --profile sparse --out rows
     """
     if (index is None) == (codebooks is None):
         raise click.UsageError("give INDEX or --codebooks, one of the two.")
     if factory is not None and (index is not None or target != "faiss"):
         raise click.UsageError("--factory is for an empty FAISS index, with --codebooks.")
+    if target == "milvus" and index is None:
+        raise click.UsageError("to milvus the items of an INDEX are exported, not codebooks.")
+    if profile is not None and target != "milvus":
+        raise click.UsageError("--profile is for milvus.")
+    if takes is not None and target == "milvus":
+        raise click.UsageError("--takes is for faiss.")
     check_output(out, overwrite)
+    if target == "milvus" and index is not None:
+        _export_rows(index, out, profile or "exact", overwrite)
+        return
     if target == "npy":
         _export_codewords(index, codebooks, out)
         return
@@ -76,6 +95,17 @@ def _export_codewords(index: Path | None, codebooks: Path | None, out: Path) -> 
     say(f"wrote {out}: codewords of shape {books.codewords.shape}")
 
 
+def _export_rows(index: Path, out: Path, profile: str, overwrite: bool) -> None:
+    from ..engines.milvus.export import export_engine
+
+    engine, bundle = open_index(index)
+    with progress("writing") as update:
+        note = export_engine(
+            out, engine, bundle.names, profile=profile, overwrite=overwrite, on_progress=update
+        )
+    say(f"wrote {out}: {note['items']} items in {len(note['files'])} files; see schema.json there")
+
+
 def _export_faiss(
     index: Path | None,
     codebooks: Path | None,
@@ -86,13 +116,12 @@ def _export_faiss(
     from ..codebooks import Codebooks
     from ..engines.faiss.engine import FaissEngine
     from ..engines.faiss.plain import export_index
-    from ..engines.stored import open_bundle
 
     if index is None:
         books = Codebooks.load(codebooks or "")
         note = export_index(out, books, factory=factory, takes=takes)
     else:
-        engine, bundle = open_bundle(index)
+        engine, bundle = open_index(index)
         if not isinstance(engine, FaissEngine):
             raise InvalidInputError(
                 f"only indexes of faiss are exported to it, but {index} is of {bundle.engine}. "

@@ -14,7 +14,7 @@ from ..errors import InvalidInputError
 from ..names import Names
 from .base import Engine, get_engine
 from .encoding import Progress
-from .stored import check_place, open_bundle, save_bundle
+from .stored import check_holds_items, check_place, open_bundle, save_bundle
 
 
 def merge_bundles(
@@ -49,6 +49,8 @@ def merge_bundles(
     check_place(out, overwrite=overwrite)
     if len(parts) < 2:
         raise InvalidInputError(f"two or more bundles are needed to merge, got {len(parts)}.")
+    for part in parts:
+        check_holds_items(Path(part))
     paths = _in_order([Path(part) for part in parts])
     merger = _Merger(paths[0])
     for path in paths:  # before the work

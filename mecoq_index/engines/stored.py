@@ -94,17 +94,40 @@ def _content(
     )
 
 
-def open_bundle(path: str | Path) -> tuple[Engine, Bundle]:
+def check_holds_items(path: Path) -> None:
+    """Refuse a bundle whose items are not in it.
+
+    Raises:
+        ArtifactError: If the folder is no bundle.
+        InvalidInputError: If the bundle points to a collection of Milvus.
+    """
+    manifest = Bundle.read_manifest(path)
+    if manifest["engine"] == "milvus":
+        where = manifest["description"]
+        raise InvalidInputError(
+            f"{path} must hold its items to be changed or merged, but they are in collection "
+            f"{where.get('collection')!r} at {where.get('uri')}, to which it points. Add to that "
+            "and remove from it by mecoq_index.open_bundle(path)[0]."
+        )
+
+
+def open_bundle(path: str | Path, **options: Any) -> tuple[Engine, Bundle]:
     """The engine in a folder that `save_bundle` wrote, and the folder's other content.
+
+    Args:
+        path: The folder.
+        options: What the engine takes, by keyword, to be opened; ``token`` for ``milvus``.
 
     Raises:
         ArtifactError: If the folder is no bundle, damaged, or of a newer version.
         InvalidInputError: If it was written by an engine that is not installed.
+        ServerError: If it points to a server that is out of reach, refuses, or fails.
     """
     while True:
         bundle = Bundle.open(path)
         try:
-            return get_engine(bundle.engine).open(bundle.index_path, bundle.codebooks), bundle
+            engine = get_engine(bundle.engine)
+            return engine.open(bundle.index_path, bundle.codebooks, **options), bundle
         except (ArtifactError, FileNotFoundError) as exc:
             # A writer may have replaced the file after the others were read here.
             if bundle.is_current():

@@ -11,7 +11,7 @@ from .._arrays import Codes, Ids, check_codes, check_ids
 from ..bundle import Bundle
 from ..errors import InvalidInputError
 from ..names import Names
-from .stored import open_bundle, save_changes
+from .stored import check_holds_items, open_bundle, save_changes
 
 
 def add_items(path: str | Path, codes: Codes, ids: Ids | Sequence[str] | None = None) -> Ids:
@@ -27,9 +27,11 @@ def add_items(path: str | Path, codes: Codes, ids: Ids | Sequence[str] | None = 
         int64, shape (n,), the ids that the items have now.
 
     Raises:
-        InvalidInputError: If codes or ids are malformed, of the other kind, or taken already.
+        InvalidInputError: If codes or ids are malformed, of the other kind, or taken already, or
+            the bundle only points to its items.
         ArtifactError: If the bundle is damaged, or was changed meanwhile.
     """
+    check_holds_items(Path(path))
     engine, bundle = open_bundle(path)
     codes = check_codes(codes, bundle.codebooks.M, bundle.codebooks.K)
     if len(engine) and bool(len(bundle.names)) != _are_strings(ids):
@@ -69,9 +71,11 @@ def remove_items(path: str | Path, ids: Ids | Sequence[str]) -> int:
         How many items there were.
 
     Raises:
-        InvalidInputError: If ids are malformed, a name is unknown, or the engine cannot remove.
+        InvalidInputError: If ids are malformed, a name is unknown, or the engine cannot remove, or
+            the bundle only points to its items.
         ArtifactError: If the bundle is damaged, or was changed meanwhile.
     """
+    check_holds_items(Path(path))
     engine, bundle = open_bundle(path)
     numbers = ids if isinstance(ids, np.ndarray) else _ids_of(bundle, ids)
     removed = engine.remove(numbers)

@@ -224,12 +224,19 @@ class Embedded:
     skipped: list[tuple[int, str]]
 
 
-def embed_images(images: Images, codebooks: Codebooks, **options: Any) -> Embedded:
+def embed_images(
+    images: Images,
+    codebooks: Codebooks,
+    *,
+    backbone: BackboneModel | None = None,
+    **options: Any,
+) -> Embedded:
     """Embeddings of images for codebooks that were learned from images.
 
     Args:
         images: The images.
         codebooks: Codebooks with a backbone.
+        backbone: What `restore_backbone` made of it, for callers who come often; made here if None.
         options: As for `extract_features`: device, batch_size, workers, strict, store, on_progress.
 
     Raises:
@@ -241,5 +248,6 @@ def embed_images(images: Images, codebooks: Codebooks, **options: Any) -> Embedd
             "these codebooks were learned from vectors, so they cannot embed images. Give vectors "
             f"(.npy, width {codebooks.P}), or codebooks trained on images."
         )
-    extracted = extract_features(images, restore_backbone(codebooks.backbone), **options)
+    backbone = backbone or restore_backbone(codebooks.backbone)
+    extracted = extract_features(images, backbone, **options)
     return Embedded(codebooks.project(extracted.features), extracted.kept, extracted.skipped)

@@ -6,7 +6,8 @@ An image sequence has a length and ``load(i)``; `ImageFiles` reads files when th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,6 +61,38 @@ class ImageFiles:
         """Path of image i."""
         path = self.paths[i]
         return path.relative_to(self._root).as_posix() if self._root else str(path)
+
+
+class ImageList:
+    """Images given one by one, each as a path or as a PIL image.
+
+    Args:
+        images: The images. PIL images are not changed.
+    """
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self._images = list(images)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, i: int) -> Any:
+        """Image i as a PIL image in RGB.
+
+        Raises:
+            InvalidInputError: If it is unreadable or truncated.
+        """
+        image = self._images[i]
+        if isinstance(image, (str, Path)):
+            return open_image(Path(image))
+        with _readable(self.name(i)):
+            upright = _upright(image)
+        return _rgb(upright)
+
+    def name(self, i: int) -> str:
+        """The path of image i, or its number where it has none."""
+        image = self._images[i]
+        return str(image) if isinstance(image, (str, Path)) else f"image {i}"
 
 
 class ImageArray:
@@ -139,14 +172,29 @@ def open_image(path: Path) -> Any:
     Raises:
         InvalidInputError: If the file is missing, unreadable or truncated.
     """
-    image_module = _pil()
-    ops = require("PIL.ImageOps", extra="images", purpose="reading images")
+    with _readable(str(path)), _pil().open(path) as opened:
+        image = _upright(opened)
+    return _rgb(image)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
     try:
-        with image_module.open(path) as opened:
-            opened.load()
-            image = ops.exif_transpose(opened)
-    except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as exc:
-        raise InvalidInputError(f"{path} is no readable image: {exc}") from exc
+        yield
+    except (OSError, ValueError, SyntaxError, _pil().DecompressionBombError) as exc:
+        raise InvalidInputError(f"{name} is no readable image: {exc}") from exc
+
+
+def _upright(image: Any) -> Any:
+    """A copy of a PIL image, all of it in memory, turned as its camera was held."""
+    image.load()
+    ops = require("PIL.ImageOps", extra="images", purpose="reading images")
+    return ops.exif_transpose(image)
+
+
+def _rgb(image: Any) -> Any:
+    """A PIL image as RGB; transparency is laid over white."""
+    image_module = _pil()
     if image.mode.startswith("I") or image.mode == "F":
         # PIL clips 16-bit grays to 8 bits instead of scaling them.
         values = np.asarray(image, np.float64)

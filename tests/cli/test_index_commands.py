@@ -149,6 +149,59 @@ def test_codebooks_are_exported_as_an_empty_index_and_as_an_array(work):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("engine", ["faiss", "numpy"])
+def test_items_of_any_engine_are_exported_as_rows_for_milvus(work, engine):
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    from mecoq_index.engines.milvus.profiles import get_profile
+
+    build("x.mecoq", "--engine", engine, "--ids", "names.txt")
+    said = run("export", "x.mecoq", "--to", "milvus", "--out", "rows").stderr
+    assert "wrote rows: 300 items in 1 files; see schema.json there" in said
+    note = json.loads((work / "rows" / "schema.json").read_text())
+    books = Codebooks.load("c.pt")
+    assert note["profile"] == "exact"
+    assert note["properties"]["mecoq.belongs_to"] == books.fingerprint
+    table = parquet.read_table(work / "rows" / note["files"][0])
+    codes = aqs.encode(books.project(np.load("x.npy")), books)
+    np.testing.assert_array_equal(table["vector"].to_pylist(), aqs.decode(codes, books))
+    assert table["id"].to_pylist() == list(range(300))
+    assert table["name"].to_pylist() == [f"item {i}" for i in range(300)]
+
+    refused("export", "x.mecoq", "--to", "milvus", "--out", "rows", saying="exists already")
+    again = ("export", "x.mecoq", "--to", "milvus", "--overwrite", "--out", "rows")
+    run(*again, "--profile", "sparse")
+    table = parquet.read_table(work / "rows" / "part-00000.parquet")
+    stored = [
+        {int(k): v for k, v in json.loads(row).items()} for row in table["vector"].to_pylist()
+    ]
+    assert stored == get_profile("sparse", books).documents(codes)
+    refused(*again, "--profile", "x", saying="profile must be one of ['exact'")
+    assert sorted(path.name for path in (work / "rows").iterdir()) == [
+        "part-00000.parquet",
+        "schema.json",
+    ]
+
+
+def test_rows_for_milvus_have_no_names_where_items_have_none(work):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    build("x.mecoq", "--engine", "numpy")
+    run("export", "x.mecoq", "--to", "milvus", "--out", "rows")
+    assert parquet.read_schema(work / "rows" / "part-00000.parquet").names == ["id", "vector"]
+
+
+def test_options_of_one_target_are_no_options_of_another(work):
+    export = ("export", "--to", "milvus", "--out", "rows")
+    refused(*export, "--codebooks", "c.pt", saying="the items of an INDEX", code=2)
+    build("x.mecoq", "--engine", "numpy")
+    refused(*export, "x.mecoq", "--takes", "features", saying="--takes is for faiss", code=2)
+    refused(*export, "x.mecoq", "--factory", "MeCoQ", saying="--factory is for", code=2)
+    refused(
+        "export", "x.mecoq", "--to", "npy", "--out", "c.npy", "--profile", "exact",
+        saying="--profile is for milvus", code=2,
+    )  # fmt: skip
+
+
 def test_building_goes_on_after_an_interruption(work, monkeypatch):
     from mecoq_index.engines import building
 

@@ -1,4 +1,7 @@
-"""Every engine and factory string against the NumPy algebra."""
+"""Every engine, factory string and profile that needs no server against the NumPy algebra."""
+
+from importlib.util import find_spec
+from itertools import count
 
 import numpy as np
 import pytest
@@ -33,18 +36,41 @@ def cases():
     found = []
     for M, K, Ds in SHAPES:
         for name in available_engines():
-            if name != "faiss":
+            if name not in ("faiss", "milvus"):
                 found.append(pytest.param(name, {}, M, K, Ds, id=f"{name}-{M}x{K}"))
         for form in FACTORIES + (FAST_SCANS if K == 16 else []):
             factory = form.format(M=M)
             options = {"factory": factory}
             found.append(pytest.param("faiss", options, M, K, Ds, id=f"{factory}-{M}x{K}"))
+        for profile in ("exact", "sparse"):
+            options = {"profile": profile}
+            found.append(pytest.param("milvus", options, M, K, Ds, id=f"milvus-{profile}-{M}x{K}"))
     return found
+
+
+@pytest.fixture(scope="session")
+def milvus_file(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("milvus") / "parity.db")
+
+
+@pytest.fixture(autouse=True)
+def milvus_in_a_file(request, monkeypatch, milvus_file):
+    """Where the milvus engine of a test goes."""
+    if "milvus" in request.node.name:
+        if not find_spec("milvus_lite"):
+            pytest.skip("milvus-lite is not installed")
+        monkeypatch.setitem(MILVUS, "uri", milvus_file)
+
+
+MILVUS = {}
+COLLECTIONS = (f"c{i}" for i in count())
 
 
 def build(name, options, books, codes, ids=None):
     if name == "faiss":
         pytest.importorskip("faiss")
+    if name == "milvus":
+        options = {"collection": next(COLLECTIONS), **MILVUS, **options}
     if "IVF" in options.get("factory", ""):
         options = {**options, "nprobe": 4}  # all lists, so that nothing is missed
     return get_engine(name).build(books, codes, ids, **options)
@@ -175,7 +201,7 @@ def test_removed_items_are_gone_and_the_others_keep_their_ids(name, options, M, 
     assert engine.search(q, 41).ids.max() == 60
 
 
-@pytest.mark.parametrize("name", ["numpy", "torch", "faiss"])
+@pytest.mark.parametrize("name", ["numpy", "torch", "faiss", "milvus"])
 def test_bad_arguments_say_what_must_hold(name):
     books = make_codebooks(4, 16, 2)
     options = {"factory": "MeCoQ,IDMap2"} if name == "faiss" else {}

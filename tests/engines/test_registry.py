@@ -13,7 +13,7 @@ def plug_in(monkeypatch, name, value):
 
 def test_a_plug_in_is_an_engine_like_any_other(monkeypatch):
     plug_in(monkeypatch, "mine", "mecoq_index.engines.numpy:NumpyEngine")
-    assert set(base.available_engines()) == {"faiss", "mine", "numpy", "torch"}
+    assert set(base.available_engines()) == {"faiss", "milvus", "mine", "numpy", "torch"}
     assert base.get_engine("mine").name == "numpy"
 
 

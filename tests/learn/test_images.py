@@ -7,6 +7,7 @@ from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.images import (
     ImageArray,
     ImageFiles,
+    ImageList,
     check_images,
     class_labels,
     find_images,
@@ -116,3 +117,36 @@ def test_image_sequences_have_names_and_rgb_images(tmp_path):
         InvalidInputError, match=r"pixels must be uint8 \(n, H, W, 3\), got float64"
     ):
         ImageArray(np.zeros((1, 2, 2, 3)))
+
+
+def test_a_list_of_paths_and_pil_images_is_read_as_files_are(tmp_path):
+    Image.fromarray(pixels()).save(tmp_path / "plain.png")
+    rotated = Image.fromarray(pixels(seed=1))
+    exif = rotated.getexif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    rotated.save(tmp_path / "rotated.png", exif=exif)
+    deep = (np.arange(48).reshape(6, 8) * 1365).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    paths = [tmp_path / f"{name}.png" for name in ("plain", "rotated", "deep")]
+    want = [np.asarray(open_image(path)) for path in paths]
+    assert want[1].shape == (8, 6, 3)
+    opened = [Image.open(path) for path in paths]
+    for images in (ImageList(paths), ImageList([str(path) for path in paths]), ImageList(opened)):
+        assert len(images) == 3
+        for i in range(3):
+            np.testing.assert_array_equal(np.asarray(images.load(i)), want[i])
+    assert [ImageList([paths[0], opened[1]]).name(i) for i in (0, 1)] == [str(paths[0]), "image 1"]
+    assert opened[1].size == (8, 6)  # those that were given stay as they are
+    for image in opened:
+        image.close()
+
+
+def test_an_unreadable_image_in_a_list_is_named(tmp_path):
+    Image.fromarray(pixels(60, 80)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: len(whole) // 2])
+    with Image.open(tmp_path / "b.png") as cut:
+        with pytest.raises(InvalidInputError, match="image 1 is no readable image"):
+            ImageList([tmp_path / "a.png", cut]).load(1)
+    with pytest.raises(InvalidInputError, match=r"b\.png is no readable image"):
+        ImageList([tmp_path / "b.png"]).load(0)

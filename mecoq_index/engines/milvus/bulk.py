@@ -27,8 +27,9 @@ from ..._files import atomic_directory, first_line, move_directory
 from ..._optional import require
 from ...errors import InvalidInputError, MissingDependencyError
 from . import schema
+from .batches import split
 from .profile import Profile, Values
-from .schema import ID, LONGEST_TEXT, VECTOR, Columns
+from .schema import LONGEST_TEXT, VECTOR, Columns
 
 NOTE = "schema.json"
 FORMAT = "mecoq-index Milvus export"
@@ -39,10 +40,11 @@ _GROUP_ROWS = (1000, 1_000_000)
 _FILE_BYTES = 512 << 20  # of vectors a file, before compression
 _BYTES_A_VALUE = {"FLOAT_VECTOR": 4.0, "FLOAT16_VECTOR": 2.0, "BINARY_VECTOR": 1 / 8}
 _IMPORT = (
-    "make the fields, the index and the properties below into a collection, put the files where "
-    "the server reads its imports from (its bucket; with local storage any folder), and import "
-    "them one by one: pymilvus.bulk_writer.bulk_import(url, collection, files=[[path]]), or for "
-    "Milvus 2.3 pymilvus.utility.do_bulk_insert(collection, [path])"
+    "make the fields and properties into a collection, put the files where the server reads its "
+    "imports from (its bucket; with local storage any folder), import them one by one by "
+    "pymilvus.bulk_writer.bulk_import(url, collection, files=[[path]]), or for Milvus 2.3 by "
+    "pymilvus.utility.do_bulk_insert(collection, [path]), then create the index and load: a "
+    "collection that is loaded already shows what is imported only some time later"
 )
 _QUERIES = (
     "embed queries with mecoq_index.MeCoQEmbeddingFunction(codebooks, profile), whose "
@@ -159,8 +161,9 @@ def write_with_bulk_writer(
             for number, at in enumerate(range(0, len(rows.ids), per_file)):
                 part = _slice(rows, at, at + per_file)
                 try:
-                    for row in _as_dicts(profile, part):
-                        writer.append_row(row)
+                    for batch in split(profile, part.codes, part.ids, part.columns):
+                        for row in batch.rows():
+                            writer.append_row(row)
                 except pymilvus.exceptions.MilvusException as exc:
                     raise InvalidInputError(
                         f"pymilvus refuses a row: {first_line(Exception(exc.message))}"
@@ -234,13 +237,6 @@ def _checked(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) 
 def _slice(rows: Rows, start: int, stop: int) -> Rows:
     columns = {name: values[start:stop] for name, values in rows.columns.items()}
     return Rows(rows.codes[start:stop], rows.ids[start:stop], columns)
-
-
-def _as_dicts(profile: Profile, rows: Rows) -> Iterator[dict[str, Any]]:
-    names = (ID, VECTOR, *rows.columns)
-    columns = [values.tolist() for values in rows.columns.values()]
-    for row in zip(rows.ids.tolist(), profile.documents(rows.codes), *columns, strict=True):
-        yield dict(zip(names, row, strict=True))
 
 
 def _row_bytes(profile: Profile) -> float:

@@ -40,7 +40,8 @@ class MilvusCollection:
     """
 
     def __init__(self, connection: Connection, name: str, profile: Profile) -> None:
-        self.connection, self.name, self.profile = connection, name, profile
+        self.connection, self.profile = connection, profile
+        self.name = schema.check_name(name)
 
     def renamed(self, name: str) -> MilvusCollection:
         """The same profile at the same server under another name."""
@@ -68,12 +69,20 @@ class MilvusCollection:
             ServerError: If the server refuses or fails.
         """
         self.profile.check_server(self.connection.server)
+        self.check_free()
+        schema.create(self.connection, self.name, self.profile, columns or {}, consistency_level)
+
+    def check_free(self) -> None:
+        """Refuse a name that is taken.
+
+        Raises:
+            InvalidInputError: If there is a collection of this name.
+        """
         if self.exists():
             raise InvalidInputError(
                 f"collection {self.name!r} exists already at {self.connection.uri}. Choose another "
                 "name, go on with it by --resume, or replace it by --overwrite."
             )
-        schema.create(self.connection, self.name, self.profile, columns or {}, consistency_level)
 
     def check(self) -> None:
         """Refuse a collection that does not fit the profile.
@@ -149,7 +158,7 @@ class MilvusCollection:
             ids = check_ids(ids, len(codes))
             if len(taken := self.held(ids)):
                 raise InvalidInputError(
-                    f"ids must be new, but {len(taken)} are taken already, for instance "
+                    f"ids must be new, but {len(taken)} are held already, for instance "
                     f"{taken[0]}. upsert() replaces."
                 )
         self.insert(codes, ids, columns, partition=partition)
@@ -169,8 +178,12 @@ class MilvusCollection:
         for batch in batches:
             self.connection.call("upsert", self.name, batch.rows(), partition_name=partition)
 
+    def columns(self) -> list[str]:
+        """Names of the scalar fields that every row has."""
+        return schema.scalar_fields(schema.describe(self.connection, self.name))
+
     def _check_columns(self, columns: Columns | None) -> None:
-        needed = schema.scalar_fields(schema.describe(self.connection, self.name))
+        needed = self.columns()
         if set(needed) != set(columns or ()):
             raise InvalidInputError(
                 f"rows of collection {self.name!r} must have the columns {sorted(needed)}, got "
@@ -257,8 +270,7 @@ class MilvusCollection:
         missing = [i for i in ids.tolist() if i not in stored]
         if missing:
             raise InvalidInputError(
-                f"ids must be held, but {len(missing)} of {len(ids)} are not, for instance "
-                f"{missing[0]}."
+                f"ids must be held, but {len(missing)} are not, for instance {missing[0]}."
             )
         return [stored[i] for i in ids.tolist()]
 

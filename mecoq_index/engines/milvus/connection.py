@@ -31,6 +31,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 # for whatever a caller did wrong.
 _NOT_READY = 1
 _TRANSIENT_CODES = frozenset({2, 4, 8, 9, 103, 401, *range(500, 505), *range(901, 906)})
+# What Milvus 2.3 says, with the code of all unknown errors, when a part of it has just been started
+# again.
+_RESTARTED = "unrecoverable error"
 _TRANSIENT_RPC = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"})
 _REFUSED_RPC = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _FORBIDDEN_CODES = frozenset({1400, 1401, 1405, 1410, 1413})
@@ -148,18 +151,22 @@ def connect(
     token: str | None = None,
     db_name: str = "",
     patience: float = 60.0,
+    new: bool = True,
 ) -> Connection:
     """Connect to a Milvus server, or open a milvus-lite file.
 
     Args:
         uri: ``http://host:19530``, or a path that ends in ``.db``; the environment's
-            ``MILVUS_URI`` if None. ``http://user:password@host`` carries credentials.
+            ``MILVUS_URI`` if None, which pymilvus wants to be a server's address.
+            ``http://user:password@host`` carries credentials.
         token: ``user:password`` or an API key; the environment's ``MILVUS_TOKEN`` if None.
         db_name: The database on the server.
         patience: Seconds for which transient errors are tried again.
+        new: Whether a file that is not there may be made.
 
     Raises:
-        InvalidInputError: If ``uri`` is no such address, or the folder of a file is missing.
+        InvalidInputError: If ``uri`` is no such address, or the folder of a file is missing, or
+            the file itself and it may not be made.
         ServerError: If the server is out of reach or refuses the credentials.
         MissingDependencyError: If pymilvus, or for a file milvus-lite, is not installed.
     """
@@ -171,7 +178,7 @@ def connect(
         )
     pymilvus = import_pymilvus()
     if is_file(address):
-        return _open_file(pymilvus, Path(address), patience)
+        return _open_file(pymilvus, Path(address), patience, new)
     address, in_uri = _split_credentials(address)
     token = token or in_uri or os.environ.get(TOKEN_VARIABLE, "")
     try:
@@ -197,11 +204,24 @@ def is_file(uri: str) -> bool:
     return "://" not in uri and uri.endswith(".db")
 
 
-def _open_file(pymilvus: ModuleType, path: Path, patience: float) -> Connection:
+def check_file(path: Path) -> Path:
+    """The absolute path of a milvus-lite file, which need not be there.
+
+    Raises:
+        InvalidInputError: If its folder is missing.
+        MissingDependencyError: If milvus-lite is not installed.
+    """
     require("milvus_lite", extra="milvus-lite", purpose="a Milvus in a file")
     path = path.absolute()
     if not path.parent.is_dir():
         raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
+    return path
+
+
+def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> Connection:
+    path = check_file(path)
+    if not new and not path.exists():
+        raise InvalidInputError(f"there is no Milvus at {path}. Check the name of the file.")
     try:
         client = pymilvus.MilvusClient(uri=str(path))
     except pymilvus.exceptions.MilvusException as exc:
@@ -242,7 +262,12 @@ def _translated(exc: BaseException, uri: str) -> ServerError:
     reason = _reason(exc)
     message = f"Milvus at {uri} failed: {reason}"
     not_ready = code == _NOT_READY and "not ready" in reason
-    retriable = not_ready or code in _TRANSIENT_CODES or getattr(exc, "retriable", False)
+    retriable = (
+        not_ready
+        or _RESTARTED in reason
+        or code in _TRANSIENT_CODES
+        or getattr(exc, "retriable", False)
+    )
     if not is_file(uri) and (status in _TRANSIENT_RPC or retriable):
         return TransientError(message)
     return ServerError(message)

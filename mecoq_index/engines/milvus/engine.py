@@ -13,8 +13,8 @@ from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from . import schema
 from .collection import MilvusCollection, Progress
-from .connection import connect
-from .filling import fill
+from .connection import Server, check_file, connect, is_file
+from .filling import check_fill, fill
 from .profile import Profile
 from .profiles import Hamming, get_profile
 from .schema import Columns
@@ -43,7 +43,7 @@ class MilvusEngine:
         codes: Codes,
         ids: Ids | None = None,
         *,
-        collection: str,
+        collection: str = "",
         uri: str | Path | None = None,
         profile: str = "exact",
         profile_options: Mapping[str, Any] | None = None,
@@ -63,7 +63,7 @@ class MilvusEngine:
             codebooks: The learned codebooks.
             codes: uint8, shape (n, M).
             ids: int64, shape (n,); 0..n-1 if None.
-            collection: The collection's name.
+            collection: The collection's name; there must be one.
             uri: A server's address or a ``.db`` file; see `connect`.
             profile: How codes are stored; see `mecoq_index.engines.milvus.profiles`.
             profile_options: Options of the profile, such as ``precision`` or ``nbits``.
@@ -82,7 +82,7 @@ class MilvusEngine:
                 cannot hold the profile.
             ServerError: If the server is out of reach, refuses, or fails.
         """
-        made = get_profile(profile, codebooks, **(profile_options or {}))
+        made = _named_profile(collection, profile, codebooks, profile_options)
         connection = connect(uri, token=token, db_name=db_name, patience=patience)
         filled = MilvusCollection(connection, collection, made)
         fill(
@@ -97,6 +97,37 @@ class MilvusEngine:
             on_progress=on_progress,
         )
         return cls(filled, codebooks)
+
+    @classmethod
+    def check_build(
+        cls,
+        codebooks: Codebooks,
+        *,
+        collection: str = "",
+        uri: str | Path | None = None,
+        profile: str = "exact",
+        profile_options: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        db_name: str = "",
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Refuse what `build` would refuse, before any codes are made for it.
+
+        Nothing is written, not even the file that a milvus-lite is to be.
+
+        Raises:
+            InvalidInputError: If arguments are malformed, the collection exists, or the server
+                cannot hold the profile.
+            ServerError: If the server is out of reach, refuses, or fails.
+        """
+        made = _named_profile(collection, profile, codebooks, profile_options)
+        if uri is not None and is_file(str(uri)) and not check_file(Path(uri)).exists():
+            made.check_server(Server(is_lite=True, version=()))
+            return
+        connection = connect(uri, token=token, db_name=db_name)
+        target = MilvusCollection(connection, collection, made)
+        check_fill(target, resume=resume, overwrite=overwrite)
 
     @classmethod
     def attach(
@@ -116,9 +147,10 @@ class MilvusEngine:
                 this package.
             ServerError: If the server is out of reach, refuses, or fails.
         """
-        connection = connect(uri, token=token, db_name=db_name, patience=patience)
+        connection = connect(uri, token=token, db_name=db_name, patience=patience, new=False)
         description = schema.describe(connection, collection)
-        profile = get_profile(schema.check_made_here(description), codebooks)
+        name = schema.check_made_here(description)
+        profile = get_profile(name, codebooks, **schema.profile_options(description))
         schema.check(description, profile)
         found = MilvusCollection(connection, collection, profile)
         found.make_searchable()
@@ -174,8 +206,13 @@ class MilvusEngine:
         path.write_text(json.dumps(where) + "\n", encoding="utf-8")
 
     @classmethod
-    def open(cls, path: Path, codebooks: Codebooks) -> MilvusEngine:
-        """Attach to the collection that `save` wrote down, with the environment's credentials.
+    def open(cls, path: Path, codebooks: Codebooks, *, token: str | None = None) -> MilvusEngine:
+        """Attach to the collection that `save` wrote down.
+
+        Args:
+            path: The file.
+            codebooks: The codebooks that the codes belong to.
+            token: Credentials; see `connect`.
 
         Raises:
             ArtifactError: If the file is damaged.
@@ -187,7 +224,7 @@ class MilvusEngine:
             collection, uri, db_name = where["collection"], where["uri"], where["db_name"]
         except UNREADABLE as exc:
             raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
-        return cls.attach(codebooks, collection, uri=uri, db_name=db_name)
+        return cls.attach(codebooks, collection, uri=uri, token=token, db_name=db_name)
 
     @property
     def bytes_per_vector(self) -> float:
@@ -200,6 +237,14 @@ class MilvusEngine:
 
     def __len__(self) -> int:
         return len(self.collection)
+
+
+def _named_profile(
+    collection: str, profile: str, codebooks: Codebooks, options: Mapping[str, Any] | None
+) -> Profile:
+    if not collection:
+        raise InvalidInputError("collection must be the name of the collection to make, got none.")
+    return get_profile(profile, codebooks, **(options or {}))
 
 
 class MilvusHamming:

@@ -12,7 +12,9 @@ from ..._arrays import Ids
 from ...names import Names
 from ..base import Engine
 from .bulk import Rows, rows_per_group, write_rows
+from .engine import MilvusEngine
 from .profiles import get_profile
+from .schema import ID, Columns
 
 NAME = "name"
 
@@ -31,7 +33,8 @@ def export_engine(
     Args:
         folder: The folder to make, see `mecoq_index.engines.milvus.bulk`.
         engine: The engine.
-        names: What items are called, which becomes the text column ``name``; empty for none.
+        names: What items are called, which becomes the text column ``name``; empty for none. Of
+            items in Milvus the columns are kept.
         profile: In which form Milvus is to store them.
         overwrite: Whether an older export may be replaced.
         on_progress: Told items written and items in all.
@@ -58,5 +61,14 @@ def export_engine(
 def _batches(engine: Engine, names: Names, ids: Ids, size: int) -> Iterator[Rows]:
     for at in range(0, len(ids), size):
         part = ids[at : at + size]
-        columns = {NAME: [names[i] for i in part.tolist()]} if len(names) else {}
-        yield Rows(engine.codes(part), part, columns)
+        yield Rows(engine.codes(part), part, _columns(engine, names, part))
+
+
+def _columns(engine: Engine, names: Names, ids: Ids) -> Columns:
+    """The items' names; of items that are in Milvus already, what else their rows hold."""
+    if len(names):
+        return {NAME: [names[i] for i in ids.tolist()]}
+    if not isinstance(engine, MilvusEngine) or not (fields := engine.collection.columns()):
+        return {}
+    rows = {row[ID]: row for row in engine.collection.fields(ids, fields)}
+    return {field: [rows[i][field] for i in ids.tolist()] for field in fields}

@@ -13,6 +13,27 @@ from .schema import Columns
 _UNFINISHED = "_unfinished"
 
 
+def check_fill(
+    collection: MilvusCollection, *, resume: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse what `fill` could not make, before any work is done for its rows.
+
+    Raises:
+        InvalidInputError: If the server cannot hold the profile, or there is a collection that is
+            neither to be resumed nor replaced, or that this package has not made.
+        ServerError: If the server fails.
+    """
+    collection.profile.check_server(collection.connection.server)
+    if overwrite:
+        for old in (collection, collection.renamed(collection.name + _UNFINISHED)):
+            if old.exists():
+                schema.check_made_here(schema.describe(old.connection, old.name))
+    elif not resume:
+        collection.check_free()
+    elif collection.exists():
+        collection.check()
+
+
 def fill(
     collection: MilvusCollection,
     codes: Codes,
@@ -44,6 +65,7 @@ def fill(
             resumed was filled from something else. A collection that this call made is removed.
         ServerError: If the server fails. What was loaded stays, to be resumed.
     """
+    check_fill(collection, resume=resume, overwrite=overwrite)
     codes = collection.profile.check_codes(codes)
     ids = np.arange(len(codes), dtype=np.int64) if ids is None else ids
     checked = schema.check_columns(columns, len(codes))

@@ -92,7 +92,10 @@ class _Decoded(_Learned):
 
     def queries(self, q: Vectors) -> Queries:
         """Block-normalised vectors (nq, D)."""
-        q = block_normalize(check_vectors(q, self.codebooks.D, name="z"), self.codebooks.M)
+        D = self.codebooks.D
+        if not isinstance(q, np.ndarray) or q.ndim != 2 or q.shape[1] != D:
+            check_vectors(q, D, name="z")
+        q = block_normalize(q, self.codebooks.M)  # which checks the rest on its way
         return Queries(q.astype(self._dtype, copy=False), np.zeros((), np.float32))
 
     def codes(self, values: Values) -> Codes:
@@ -238,7 +241,7 @@ class Sparse(_Learned):
         """Shifted lookup tables, as dictionaries with M K entries."""
         tables = lookup_tables(check_vectors(q, self.codebooks.D, name="z"), self.codebooks)
         shift = tables.min(axis=2, keepdims=True) - np.float32(_LEAST_ENTRY)
-        flat = (tables - shift).reshape(len(tables), -1)
+        flat = (tables - shift).reshape(len(tables), self.codebooks.M * self.codebooks.K)
         values = [dict(enumerate(row)) for row in flat.tolist()]
         return Queries(values, shift.sum(axis=(1, 2), dtype=np.float32))
 

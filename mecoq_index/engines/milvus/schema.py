@@ -5,6 +5,7 @@ A collection carries, as properties, what its codes belong to, so that other cod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,11 +25,26 @@ Columns = Mapping[str, Any]
 """Scalar fields by name: a list or an array of n values each."""
 
 
+def check_name(name: str) -> str:
+    """A collection's name, if Milvus takes it; milvus-lite takes others too.
+
+    Raises:
+        InvalidInputError: If it does not.
+    """
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
+        raise InvalidInputError(
+            "a collection must be called by letters, digits and underscores, 255 at most and no "
+            f"digit first, got {name!r}."
+        )
+    return name
+
+
 def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]]:
     """Columns as arrays of int64, float64, bool or text, of n values each.
 
     Raises:
-        InvalidInputError: If a column has another length or type, or takes a name that is used.
+        InvalidInputError: If a column has another length or type, takes a name that is used, or
+            holds text that Milvus does not take.
     """
     checked = {}
     for name, values in (columns or {}).items():
@@ -42,8 +58,27 @@ def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]
             raise InvalidInputError(
                 f"column {name!r} must have one value an item, {n} in all, got shape {array.shape}."
             )
-        checked[name] = array.astype(_stored_type(name, array)[0], copy=False)
+        dtype, kind = _stored_type(name, array)
+        checked[name] = array.astype(dtype, copy=False)
+        if kind == "VARCHAR":
+            _check_text(name, checked[name].tolist())
     return checked
+
+
+def _check_text(name: str, values: list[str]) -> None:
+    for value in values:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError as exc:
+            raise InvalidInputError(
+                f"column {name!r} must be text that UTF-8 can hold, as Milvus's is, got "
+                f"{value!r}. Rename such items."
+            ) from exc
+        if size > LONGEST_TEXT:
+            raise InvalidInputError(
+                f"column {name!r} must hold at most {LONGEST_TEXT} bytes a value, Milvus's limit, "
+                f"got one of {size}. Shorten it."
+            )
 
 
 def _stored_type(name: str, column: npt.NDArray[Any]) -> tuple[Any, str]:
@@ -144,6 +179,12 @@ def check_made_here(description: Mapping[str, Any]) -> str:
             "no fields or no properties of ours. Choose another name."
         )
     return profile
+
+
+def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the profile of a collection of ours, as far as its schema shows them."""
+    kinds = {field["name"]: field["type"].name for field in description["fields"]}
+    return {"precision": "float16"} if kinds[VECTOR] == "FLOAT16_VECTOR" else {}
 
 
 def scalar_fields(description: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,8 @@ def search(
     else:
         found = _search_deep(collection, queries.values, k, filter, request)
     scores = collection.profile.scores(found.scores, queries.offset)
-    scores[found.ids < 0] = -np.inf
+    if found.ids.size and found.ids.item(found.ids.argmin()) < 0:
+        scores[found.ids < 0] = -np.inf
     return MilvusHits(scores, found.ids, found.fields)
 
 
