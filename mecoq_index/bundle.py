@@ -47,11 +47,11 @@ FORMAT = "mecoq-index bundle"
 FORMAT_VERSION = 2
 METRIC = "AQS: inner product of the block-normalised query with the decoded codes"
 
-_PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu")
+_PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
 _MANIFEST, _CODEBOOKS, _NAMES, _LOCK = "manifest.json", "codebooks.pt", "names.npz", ".lock"
 _OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
 # What built-in engines write; with another one, its files are known from the manifest.
-_USUAL = {_CODEBOOKS, _NAMES, "index.faiss", "codes.npz"}
+_USUAL = {_CODEBOOKS, _NAMES, "index.faiss", "codes.npz", "milvus.json"}
 _LOCK_SECONDS = 60
 
 

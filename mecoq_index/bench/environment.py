@@ -10,7 +10,16 @@ from typing import Any
 
 from .._optional import installed_version
 
-_PACKAGES = ("mecoq-index", "numpy", "torch", "torchvision", "faiss-cpu", "faiss-gpu", "pymilvus")
+_PACKAGES = (
+    "mecoq-index",
+    "numpy",
+    "torch",
+    "torchvision",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pymilvus",
+    "milvus-lite",
+)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -8,18 +8,20 @@ part of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from .._arrays import Vectors
+from .._arrays import Codes, Vectors
 from ..aqs import block_normalize, decode, encode
 from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
 from ..baselines.quantization import OPQ, PQ, ExactCosine
 from ..codebooks import Codebooks, VectorKind
-from ..engines.base import Hits, get_engine
+from ..engines.base import Engine, Hits, get_engine
 from ..errors import InvalidInputError
 from .datasets import Dataset
 from .environment import resident_mib
@@ -31,9 +33,11 @@ from .metrics import (
     recall_at,
     relevance,
 )
+from .milvus import MilvusPlace
 
 BASELINES = {method.name: method for method in (LSH, PCASign, PCARotation, ITQ, PQ, OPQ)}
 
+_HAMMING = f"{ITQ.name} (milvus, hamming)"
 _SINGLE_QUERIES = 200
 _BATCH_QUERIES = 1000
 
@@ -93,6 +97,10 @@ class _Searcher(Protocol):
     def bytes_per_vector(self) -> float: ...
 
 
+_Learned = Callable[[Codebooks, Codes], AbstractContextManager[Engine]]
+_Store = Callable[[Any, Vectors], AbstractContextManager[_Searcher]]
+
+
 def run_bench(
     dataset: Dataset,
     codebooks: Codebooks,
@@ -100,18 +108,22 @@ def run_bench(
     engine: str = "faiss",
     factories: Sequence[str] = ("MeCoQ",),
     baselines: Sequence[str] = tuple(BASELINES),
+    milvus: MilvusPlace | None = None,
     given: VectorKind | None = None,
     settings: BenchSettings | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> list[Record]:
     """Measure learned codebooks in an engine, baselines at equal bits, and exact floats.
 
+    In Milvus, bits of ITQ are measured too, on the same server, where it can hold them.
+
     Args:
         dataset: Features of the width that the codebooks' projection takes, or embeddings (n, D).
         codebooks: The learned codebooks.
         engine: Name of the engine that searches by them.
         factories: Factory strings for the ``faiss`` engine; other engines have one layout.
-        baselines: Names out of `BASELINES`.
+        baselines: Names out of `BASELINES`; all of them are searched in this process.
+        milvus: For the engine ``milvus``: where, and which profiles.
         given: Whether the data set holds features or embeddings; told by the width if None.
         settings: What is measured.
         on_method: Called with each method's name before it runs.
@@ -120,25 +132,68 @@ def run_bench(
         One record a method: learned ones first, exact floats last.
 
     Raises:
-        InvalidInputError: If names are unknown, or data set and codebooks do not fit together.
+        InvalidInputError: If names are unknown, or data set and codebooks do not fit together, or
+            Milvus cannot hold a profile.
+        ServerError: If Milvus is out of reach, refuses, or fails.
     """
     settings = settings or BenchSettings()
     if unknown := sorted(set(baselines) - BASELINES.keys()):
         raise InvalidInputError(f"unknown baselines {unknown}; choose from {sorted(BASELINES)}.")
+    if engine == "milvus":
+        if milvus is None:
+            raise InvalidInputError(
+                "the milvus engine needs a place; pass milvus=MilvusPlace(...)."
+            )
+        milvus.check(codebooks)
     dataset = dataset.shuffled(settings.seed)
     bench = _Bench(dataset, codebooks, given, settings)
     notify = on_method or (lambda name: None)
     records = []
-    for factory in factories if engine == "faiss" else [None]:
-        name = f"MeCoQ ({engine}{f', {factory}' if factory else ''})"
+    for name, making in _learned(engine, factories, milvus, settings.seed).items():
         notify(name)
-        records.append(bench.learned(name, engine, factory))
+        records.append(bench.learned(name, making))
+    width = dataset.database.shape[1]
+    if engine == "milvus" and milvus and not milvus.why_no_hamming(codebooks.bits, width):
+        notify(_HAMMING)
+        records.append(bench.baseline(ITQ.name, milvus.hamming, called=_HAMMING))
     for name in baselines:
         notify(name)
         records.append(bench.baseline(name))
     notify(ExactCosine.name)
     records.append(bench.exact())
     return records
+
+
+def _learned(
+    engine: str, factories: Sequence[str], milvus: MilvusPlace | None, seed: int
+) -> dict[str, _Learned]:
+    """What is to be measured of the learned codes: by its name, how it is made."""
+    if milvus is not None:
+        return {
+            f"MeCoQ ({engine}, {profile})": partial(milvus.learned, profile)
+            for profile in milvus.profiles
+        }
+    if engine != "faiss":
+        return {f"MeCoQ ({engine})": partial(_in_process, engine, {})}
+    return {
+        f"MeCoQ ({engine}, {factory})": partial(
+            _in_process, engine, {"factory": factory, "seed": seed}
+        )
+        for factory in factories
+    }
+
+
+@contextmanager
+def _in_process(
+    engine: str, options: dict[str, Any], codebooks: Codebooks, codes: Codes
+) -> Iterator[Engine]:
+    yield get_engine(engine).build(codebooks, codes, **options)
+
+
+@contextmanager
+def _in_itself(method: Any, x: Vectors) -> Iterator[_Searcher]:
+    method.add(x)
+    yield method
 
 
 class _Bench:
@@ -160,35 +215,32 @@ class _Bench:
         self.best_cosine = self.cosine.search(dataset.queries, max(settings.recall_at))
         self.best_aqs: Hits | None = None
 
-    def learned(self, name: str, engine: str, factory: str | None) -> Record:
+    def learned(self, name: str, making: _Learned) -> Record:
         started = time.perf_counter()
         codes = encode(self.z, self.codebooks)
-        options: dict[str, Any] = {}
-        if factory is not None:
-            options = {"factory": factory, "seed": self.settings.seed}
-        built = get_engine(engine).build(self.codebooks, codes, **options)
-        seconds = time.perf_counter() - started
-        if self.best_aqs is None:
-            # Exact like the numpy engine, and a matrix product instead of table look-ups.
-            reference = get_engine("torch").build(self.codebooks, codes, device="cpu")
-            self.best_aqs = reference.search(self.zq, max(self.settings.recall_at))
-        return self._measure(
-            name,
-            built,
-            self.zq,
-            seconds,
-            bits=self.codebooks.bits,
-            best_aqs=self.best_aqs,
-            details=built.describe(),
-        )
+        with making(self.codebooks, codes) as built:
+            seconds = time.perf_counter() - started
+            if self.best_aqs is None:
+                # Exact like the numpy engine, and a matrix product instead of table look-ups.
+                reference = get_engine("torch").build(self.codebooks, codes, device="cpu")
+                self.best_aqs = reference.search(self.zq, max(self.settings.recall_at))
+            return self._measure(
+                name,
+                built,
+                self.zq,
+                seconds,
+                bits=self.codebooks.bits,
+                best_aqs=self.best_aqs,
+                details=built.describe(),
+            )
 
-    def baseline(self, name: str) -> Record:
+    def baseline(self, name: str, store: _Store = _in_itself, called: str = "") -> Record:
         bits = int(self.codebooks.bits)
         started = time.perf_counter()
         method = BASELINES[name].fit(self.dataset.database, bits, seed=self.settings.seed)
-        method.add(self.dataset.database)
-        seconds = time.perf_counter() - started
-        return self._measure(name, method, self.dataset.queries, seconds, bits=bits)
+        with store(method, self.dataset.database) as searcher:
+            seconds = time.perf_counter() - started
+            return self._measure(called or name, searcher, self.dataset.queries, seconds, bits=bits)
 
     def exact(self) -> Record:
         bits = 32 * self.dataset.database.shape[1]

@@ -32,7 +32,7 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(package_name="mecoq-index")
 def main() -> None:
-    """Learn MeCoQ codebooks and search by them inside FAISS.
+    """Learn MeCoQ codebooks and search by them inside FAISS and Milvus.
 
     A first look, without any data of your own: mecoq-index demo
     """

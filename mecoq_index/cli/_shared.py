@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InvalidInputError, MecoqError
+from ..errors import InvalidInputError, MecoqError, ServerError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .._arrays import Ids, Vectors
+    from .._arrays import Codes, Ids, Vectors
     from ..codebooks import Codebooks, VectorKind
 
 PATH = click.Path(path_type=Path)
@@ -113,7 +113,8 @@ def report_skipped(skipped: Sequence[tuple[Any, str]]) -> None:
 def chunk_store(out: Path, resume: bool) -> Iterator[Path]:
     """A folder beside ``out`` for finished chunks; kept on interruption, removed when done.
 
-    A run that is refused leaves nothing behind either, but what an earlier run kept stays.
+    A run that is refused leaves nothing behind either, but what an earlier run kept stays, and
+    so does everything when it is a server that failed.
     """
     store = out.with_name(f".{out.name}.chunks")
     if store.exists() and not resume:
@@ -121,8 +122,8 @@ def chunk_store(out: Path, resume: bool) -> Iterator[Path]:
     found = store.exists()
     try:
         yield store
-    except MecoqError:
-        if not found:
+    except MecoqError as exc:
+        if not found and not isinstance(exc, ServerError):
             shutil.rmtree(store, ignore_errors=True)
         raise
     shutil.rmtree(store, ignore_errors=True)
@@ -210,3 +211,53 @@ def load_inputs(
         )
     report_skipped(embedded.skipped)
     return Inputs(embedded.z, [images.name(int(i)) for i in embedded.kept])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where codes come from: images, or files of vectors or codes, and how to read them."""
+
+    path: Path
+    ids: Path | None = None
+    column: str | None = None
+    given: VectorKind | None = None
+    device: str | None = None
+    workers: int = 0
+    strict: bool = False
+
+    def load(
+        self, codebooks: Codebooks, store: Path | None = None
+    ) -> tuple[Codes, Ids | list[str] | None]:
+        """All codes, in memory, and what they are called; None: their numbers.
+
+        Raises:
+            MecoqError: If the source cannot be read or does not fit the codebooks.
+        """
+        from ..aqs import encode
+        from ..engines.encoding import encode_all
+        from ..vector_files import open_vectors
+
+        if is_images(self.path):
+            if self.ids is not None or self.column is not None:
+                raise click.UsageError("--ids and --column are for vectors, but these are images.")
+            inputs = load_inputs(
+                self.path,
+                codebooks,
+                device=self.device,
+                workers=self.workers,
+                strict=self.strict,
+                store=store,
+            )
+            return encode(inputs.z, codebooks), inputs.names
+        rows = open_vectors(self.path, column=self.column)
+        ids = load_ids_option(self.ids)
+        if ids is not None and len(ids) != rows.n:
+            raise InvalidInputError(f"ids must be one an item, {rows.n}, got {len(ids)}.")
+        with progress("encoding") as update:
+            codes = encode_all(
+                rows,
+                codebooks,
+                given=self.given,
+                on_progress=lambda text, done, total: update(done, total, text),
+            )
+        return codes, ids

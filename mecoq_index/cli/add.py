@@ -9,15 +9,12 @@ import click
 
 from ._shared import (
     EXISTING,
+    Source,
     column_option,
     device_option,
     given_option,
     ids_option,
-    is_images,
     json_option,
-    load_ids_option,
-    load_inputs,
-    progress,
     report_bundle,
     say,
     strict_option,
@@ -63,26 +60,20 @@ def add(
     Example:
         mecoq-index add photos.mecoq --input more-photos/
     """
-    from ..aqs import encode
     from ..bundle import Bundle
-    from ..engines.encoding import encode_all
+    from ..engines.stored import check_holds_items
     from ..engines.updating import add_items
-    from ..vector_files import open_vectors
 
-    codebooks = Bundle.open(index).codebooks
-    if is_images(source):
-        if ids is not None or column is not None:
-            raise click.UsageError("--ids and --column are for vectors, but these are images.")
-        inputs = load_inputs(source, codebooks, device=device, workers=workers, strict=strict)
-        added = add_items(index, encode(inputs.z, codebooks), inputs.names)
-    else:
-        with progress("encoding") as update:
-            codes = encode_all(
-                open_vectors(source, column=column),
-                codebooks,
-                given=given,
-                on_progress=lambda text, done, total: update(done, total, text),
-            )
-        added = add_items(index, codes, load_ids_option(ids))
+    check_holds_items(index)
+    wanted = Source(
+        path=source,
+        ids=ids,
+        column=column,
+        given=given,
+        device=device,
+        workers=workers,
+        strict=strict,
+    )
+    added = add_items(index, *wanted.load(Bundle.open(index).codebooks))
     say(f"added {len(added)} items")
     report_bundle(index, as_json)

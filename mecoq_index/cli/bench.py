@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._milvus import quiet_pymilvus, token_option, uri_option
 from ._shared import (
     EXISTING,
     PATH,
@@ -21,6 +22,7 @@ from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
     from ..bench.datasets import Dataset
+    from ..bench.milvus import MilvusPlace
     from ..bench.runner import Record
     from ..codebooks import VectorKind
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--codebooks", "codebooks_path", type=EXISTING, required=True)
 @click.option("--data", type=EXISTING, required=True, help="A data set: .npz or .hdf5.")
-@click.option("--engine", default="faiss", show_default=True, help="faiss, torch or numpy.")
+@click.option("--engine", default="faiss", show_default=True, help="faiss, milvus, torch or numpy.")
 @click.option(
     "--factory",
     "factories",
@@ -39,7 +41,15 @@ if TYPE_CHECKING:
     "--baseline",
     "baselines",
     multiple=True,
-    help="Compare with these only: LSH, PCA-sign, PCA-RR, ITQ, PQ, OPQ. [default: all]",
+    help="Compare with these only: LSH, PCA-sign, PCA-RR, ITQ, PQ, OPQ; all run in this process. "
+    "[default: all; beside milvus none]",
+)
+@uri_option
+@token_option
+@click.option(
+    "--profiles",
+    help="For milvus: profiles to measure, side by side with Hamming codes on the same server: "
+    "exact,graph,compact,sparse. [default: exact]",
 )
 @click.option("--map-at", default=1000, show_default=True, type=click.IntRange(min=1))
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
@@ -57,6 +67,9 @@ def bench(
     engine: str,
     factories: tuple[str, ...],
     baselines: tuple[str, ...],
+    uri: str | None,
+    token: str | None,
+    profiles: str | None,
     map_at: int,
     repeats: int,
     max_database: int | None,
@@ -76,6 +89,8 @@ def bench(
     \b
     Example:
         mecoq-index bench --codebooks c.pt --data cifar10.npz --factory MeCoQ8x8
+        mecoq-index bench --codebooks c.pt --data cifar10.npz --engine milvus \\
+            --uri http://localhost:19530 --profiles exact,compact
     """
     import json
 
@@ -86,16 +101,24 @@ def bench(
 
     if factories and engine != "faiss":
         raise click.UsageError("--factory is for the faiss engine.")
+    place = _place(engine, uri, token, profiles)
     if out is not None:
         check_output(out, overwrite)
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
     codebooks = Codebooks.load(codebooks_path)
+    if place is not None:
+        place.check(codebooks)
     dataset: Dataset = load_dataset(data).shuffled(seed).first(max_database, max_queries)
     settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed)
     factories = factories or ("MeCoQ",)
-    baselines = baselines or tuple(BASELINES)
-    total, done = len(factories if engine == "faiss" else [1]) + len(baselines) + 1, 0
+    if place is None:
+        baselines = baselines or tuple(BASELINES)
+        total, done = len(factories if engine == "faiss" else [1]) + len(baselines) + 1, 0
+    else:
+        total, done = len(place.profiles) + len(baselines) + 2, 0
+        if reason := place.why_no_hamming(codebooks.bits, dataset.database.shape[1]):
+            say(f"Hamming is not measured: {reason}.")
     with progress("measuring") as update:
 
         def show(name: str) -> None:
@@ -109,6 +132,7 @@ def bench(
             engine=engine,
             factories=factories,
             baselines=baselines,
+            milvus=place,
             given=given,
             settings=settings,
             on_method=show,
@@ -123,6 +147,19 @@ def bench(
         click.echo(json.dumps(content))
     else:
         print_table(make_table(records, settings))
+
+
+def _place(
+    engine: str, uri: str | None, token: str | None, profiles: str | None
+) -> MilvusPlace | None:
+    if engine != "milvus":
+        if uri is not None or token is not None or profiles is not None:
+            raise click.UsageError("--uri, --token and --profiles are for the milvus engine.")
+        return None
+    from ..bench.milvus import MilvusPlace
+
+    quiet_pymilvus()
+    return MilvusPlace(uri=uri, token=token, profiles=(profiles or "exact").split(","))
 
 
 def _plot(records: list[Record], folder: Path, map_at: int) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._milvus import Target, build_in_milvus, target_options
 from ._shared import (
     EXISTING,
     PATH,
+    Source,
     chunk_store,
     column_option,
     device_option,
@@ -53,8 +55,12 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
     help="A folder of images; or vectors, or uint8 codes, in a file (.npy, .fvecs, .bvecs, .fbin, "
     ".u8bin, .parquet) or a folder of such files.",
 )
-@click.option("--out", type=PATH, required=True, help="The index folder to write.")
-@click.option("--engine", default="faiss", show_default=True, help="faiss, numpy or torch.")
+@click.option(
+    "--out",
+    type=PATH,
+    help="The index folder to write. For milvus it is optional, and points to the collection.",
+)
+@click.option("--engine", default="faiss", show_default=True, help="faiss, milvus, numpy or torch.")
 @click.option(
     "--factory",
     help="For faiss: a factory string, IVF1024,MeCoQ8x8, or IVF,MeCoQ8x8 to choose the number of "
@@ -62,6 +68,7 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--nprobe", type=click.IntRange(min=1), help="For IVF: lists that a search visits.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@target_options
 @ids_option
 @column_option
 @click.option(
@@ -77,11 +84,12 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
 def build(
     codebooks_path: Path,
     source: Path,
-    out: Path,
+    out: Path | None,
     engine: str,
     factory: str | None,
     nprobe: int | None,
     seed: int,
+    target: Target,
     ids: Path | None,
     column: str | None,
     shard: tuple[int, int] | None,
@@ -95,10 +103,15 @@ def build(
 ) -> None:
     """Encode vectors or images and write an index that search and plain FAISS can read.
 
+    With --engine milvus they go into a collection, whose rows and results are then compared with
+    exact scores. Names become its column name.
+
     \b
     Example:
         mecoq-index build --codebooks c.pt --input photos/ --factory IVF1024,MeCoQ8x8 \\
             --out photos.mecoq
+        mecoq-index build --codebooks c.pt --input photos/ --engine milvus \\
+            --uri http://localhost:19530 --collection photos --profile compact
     """
     from ..codebooks import Codebooks
     from ..engines.building import BuildOptions, Shard, build_bundle, check_output_bundle
@@ -106,6 +119,32 @@ def build(
 
     if engine != "faiss" and (factory is not None or nprobe is not None):
         raise click.UsageError("--factory and --nprobe are for the faiss engine.")
+    codebooks = Codebooks.load(codebooks_path)
+    if engine == "milvus":
+        if shard is not None:
+            raise click.UsageError("--shards is not for the milvus engine.")
+        wanted = Source(
+            path=source,
+            ids=ids,
+            column=column,
+            given=given,
+            device=device,
+            workers=workers,
+            strict=strict,
+        )
+        build_in_milvus(
+            target,
+            codebooks,
+            wanted,
+            out,
+            resume=resume,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    target.check_unused()
+    if out is None:
+        raise click.UsageError("--out is missing, the index folder to write.")
     options = BuildOptions(
         engine=engine,
         factory=factory,
@@ -114,7 +153,6 @@ def build(
         shard=None if shard is None else Shard(*shard),
         given=given,
     )
-    codebooks = Codebooks.load(codebooks_path)
     if is_images(source):
         if ids is not None or column is not None or shard is not None:
             raise click.UsageError(

@@ -30,10 +30,12 @@ def remove(index: Path, items: tuple[str, ...], ids: Path | None, as_json: bool)
         mecoq-index remove vectors.mecoq --ids gone.npy
     """
     from ..bundle import Bundle
+    from ..engines.stored import check_holds_items
     from ..engines.updating import remove_items
 
     if bool(items) == (ids is not None):
         raise click.UsageError("name the items to remove, or a file of them with --ids.")
+    check_holds_items(index)
     wanted: Ids | Sequence[str] | None = load_ids_option(ids) if ids is not None else items
     if ids is None and not len(Bundle.open(index).names):
         wanted = _numbers(items)

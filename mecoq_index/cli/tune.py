@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -46,16 +46,18 @@ def tune(
     Example:
         mecoq-index tune photos.mecoq --queries some.npy --recall 0.95 --save
     """
+    from ..bundle import Bundle
     from ..engines.stored import open_bundle, save_changes
 
-    engine, bundle = open_bundle(index)
+    if (name := Bundle.read_manifest(index)["engine"]) != "faiss":
+        raise InvalidInputError(
+            f"only IVF indexes of faiss have an nprobe, but {index} is of {name}."
+        )
+    opened, bundle = open_bundle(index)
     from ..engines.faiss.engine import FaissEngine
     from ..engines.faiss.tuning import tune_nprobe
 
-    if not isinstance(engine, FaissEngine):
-        raise InvalidInputError(
-            f"only IVF indexes of faiss have an nprobe, but {index} is of {bundle.engine}."
-        )
+    engine = cast(FaissEngine, opened)
     inputs = load_inputs(queries, bundle.codebooks, given=given, device=device)
     tuned = tune_nprobe(engine, inputs.z, recall=recall, k=k)
     if save:

@@ -29,7 +29,7 @@ from ...errors import InvalidInputError, MissingDependencyError
 from . import schema
 from .batches import split
 from .profile import Profile, Values
-from .schema import LONGEST_TEXT, VECTOR, Columns
+from .schema import VECTOR, Columns
 
 NOTE = "schema.json"
 FORMAT = "mecoq-index Milvus export"
@@ -275,7 +275,7 @@ def _table(profile: Profile, rows: Rows, fields: Sequence[Mapping[str, Any]]) ->
     for field in fields[2:]:
         values = rows.columns[field["name"]]
         if field["type"] == "VARCHAR":
-            arrays.append(_text(arrow, field["name"], values))
+            arrays.append(arrow.array(values.tolist(), arrow.string()))
         else:
             arrays.append(arrow.array(values, types[field["type"]]))
     return arrow.table(arrays, names=[field["name"] for field in fields])
@@ -293,23 +293,6 @@ def _vectors(arrow: Any, profile: Profile, values: Values) -> Any:
     offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(len(flat) // len(values))
     # A list of any length, since Milvus 2.3 knows no Arrow lists of a fixed one.
     return arrow.ListArray.from_arrays(offsets, flat)
-
-
-def _text(arrow: Any, name: str, values: npt.NDArray[Any]) -> Any:
-    try:
-        array = arrow.array(values.tolist(), arrow.string())
-    except UnicodeEncodeError as exc:
-        raise InvalidInputError(
-            f"column {name!r} must be text that UTF-8 can hold, as Milvus's is, got "
-            f"{exc.object!r}. Rename such items."
-        ) from exc
-    compute = require("pyarrow.compute", extra="parquet", purpose=_PURPOSE)
-    if (longest := compute.max(compute.binary_length(array)).as_py()) > LONGEST_TEXT:
-        raise InvalidInputError(
-            f"column {name!r} must hold at most {LONGEST_TEXT} bytes a value, Milvus's limit, got "
-            f"{longest}."
-        )
-    return array
 
 
 def _write_note(

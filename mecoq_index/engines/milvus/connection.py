@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -103,8 +102,7 @@ class Connection:
             TransientError: If it failed in a way that leaves open whether it was done.
             ServerError: If it failed for good.
         """
-        with self._speaking_plainly():
-            return getattr(self.client, method)(*args, retry_times=0, **kwargs)
+        return self._plainly(lambda: getattr(self.client, method)(*args, retry_times=0, **kwargs))
 
     def persist(self, action: Callable[[], Any]) -> Any:
         """Run an action until it no longer fails transiently, with growing pauses.
@@ -115,8 +113,7 @@ class Connection:
         started, delay = time.monotonic(), _FIRST_DELAY
         while True:
             try:
-                with self._speaking_plainly():
-                    return action()
+                return self._plainly(action)
             except TransientError:
                 if time.monotonic() - started + delay > self.patience:
                     raise
@@ -128,15 +125,13 @@ class Connection:
         """Whether the address is a file."""
         return is_file(self.uri)
 
-    @contextmanager
-    def _speaking_plainly(self) -> Iterator[None]:
-        pymilvus = import_pymilvus()
+    def _plainly(self, action: Callable[[], Any]) -> Any:
+        """Run an action; what pymilvus raises in it becomes an error of ours."""
         try:
-            yield
-        except pymilvus.exceptions.MilvusException as exc:
-            raise _translated(exc, self.uri) from exc
+            return action()
         except Exception as exc:
-            if _rpc_status(exc) is None:
+            of_pymilvus = isinstance(exc, import_pymilvus().exceptions.MilvusException)
+            if not of_pymilvus and _rpc_status(exc) is None:
                 raise
             raise _translated(exc, self.uri) from exc
 

@@ -69,12 +69,14 @@ def fill(
     codes = collection.profile.check_codes(codes)
     ids = np.arange(len(codes), dtype=np.int64) if ids is None else ids
     checked = schema.check_columns(columns, len(codes))
-    replaces = overwrite and collection.exists()
-    new = collection.renamed(collection.name + _UNFINISHED) if replaces else collection
+    beside = collection.renamed(collection.name + _UNFINISHED)
+    left = overwrite and beside.exists()
+    # An earlier call may have ended between dropping the old collection and renaming the new one.
+    replaces = overwrite and (collection.exists() or (left and resume))
+    new = beside if replaces else collection
+    if left and not resume:
+        beside.drop()
     found = new.exists()
-    if found and replaces and not resume:
-        new.drop()
-        found = False
     if found and resume:
         new.check()
     else:
@@ -95,6 +97,7 @@ def fill(
             new.drop()
         raise
     if replaces:
-        collection.drop()
+        if collection.exists():
+            collection.drop()
         new.rename(collection.name)
         collection.make_searchable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,6 +46,8 @@ class Profile(ABC):
     on_lite: ClassVar[bool] = False
     field_type: str = "FLOAT_VECTOR"
     """Milvus's name for the type of the vector field."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """What it was made with, beside codebooks; plain values."""
 
     def check_server(self, server: Server) -> None:
         """Refuse a server that cannot hold this profile.

@@ -370,8 +370,10 @@ def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
         known = [name for name, found in PROFILES.items() if issubclass(found, _Learned)]
         raise InvalidInputError(f"profile must be one of {known}, got {name!r}.")
     try:
-        return kind(codebooks, **options)
+        made = kind(codebooks, **options)
     except TypeError as exc:
         raise InvalidInputError(
             f"profile {name!r} does not take the options {sorted(options)}."
         ) from exc
+    made.options = dict(options)
+    return made

@@ -5,6 +5,7 @@ A collection carries, as properties, what its codes belong to, so that other cod
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,8 @@ from .profile import Profile
 
 ID, VECTOR = "id", "vector"
 
-_PROPERTY_PROFILE, _PROPERTY_BELONGS = "mecoq.profile", "mecoq.belongs_to"
+_PROPERTY_PROFILE, _PROPERTY_OPTIONS = "mecoq.profile", "mecoq.profile_options"
+_PROPERTY_BELONGS = "mecoq.belongs_to"
 LONGEST_TEXT = 65535  # Milvus's limit, in bytes; only what is stored takes room
 
 Columns = Mapping[str, Any]
@@ -150,7 +152,11 @@ def build_schema(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> A
 
 def properties(profile: Profile) -> dict[str, str]:
     """What tells a collection of this package, and what its codes belong to."""
-    return {_PROPERTY_PROFILE: profile.name, _PROPERTY_BELONGS: profile.belongs_to}
+    return {
+        _PROPERTY_PROFILE: profile.name,
+        _PROPERTY_OPTIONS: json.dumps(dict(profile.options)),
+        _PROPERTY_BELONGS: profile.belongs_to,
+    }
 
 
 def describe(connection: Connection, name: str) -> dict[str, Any]:
@@ -182,9 +188,22 @@ def check_made_here(description: Mapping[str, Any]) -> str:
 
 
 def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of the profile of a collection of ours, as far as its schema shows them."""
-    kinds = {field["name"]: field["type"].name for field in description["fields"]}
-    return {"precision": "float16"} if kinds[VECTOR] == "FLOAT16_VECTOR" else {}
+    """The options that the profile of a collection of ours was made with.
+
+    Raises:
+        InvalidInputError: If they are not readable.
+    """
+    text = description["properties"].get(_PROPERTY_OPTIONS, "{}")
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise InvalidInputError(
+            f"collection {description['collection_name']!r} has properties of ours that are "
+            f"damaged: {text!r}. Build it again under another name."
+        )
+    return options
 
 
 def scalar_fields(description: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,9 @@ from .searching import search
 
 _EXACT_TOLERANCE = 1e-5  # per codebook; of float32
 _COARSE_TOLERANCE = 2e-3  # per codebook; of float16, or of centroids that k-means has moved
+# Of profiles that are not exact: codewords that Milvus's k-means misses give scores that are off.
 _LEAST_RECALL = 0.9
+_MOST_WRONG = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,14 @@ def verify(
         checks.append(_Check("a search among some rows only", hits))
     recall, worst = 1.0, 0.0
     for check in checks:
-        found, error = _compare(collection, codebooks, check.hits, z, ids, codes)
-        recall, worst = min(recall, found), max(worst, error)
-        if error > _tolerance(collection, codebooks):
-            problems.append(f"{check.what} returned scores that differ from AQS by {error:.2g}.")
+        found, errors = _compare(collection, codebooks, check.hits, z, ids, codes)
+        recall, worst = min(recall, found), max(worst, float(errors.max(initial=0.0)))
+        wrong_scores = (errors > _tolerance(collection, codebooks)).sum()
+        if wrong_scores > (0 if collection.profile.exact else _MOST_WRONG * errors.size):
+            problems.append(
+                f"{check.what} returned {wrong_scores} of {errors.size} scores that are not AQS, "
+                f"by up to {errors.max():.2g}."
+            )
         if found < (1.0 if collection.profile.exact else _LEAST_RECALL):
             problems.append(f"{check.what} missed {1 - found:.1%} of the best rows by AQS.")
     return Verification(collection.name, held, len(ids), recall, worst, tuple(problems))
@@ -140,20 +146,19 @@ def _compare(
     z: Vectors,
     ids: Ids,
     codes: Codes,
-) -> tuple[float, float]:
-    """Which share of the rows that must be among the hits is, and how far scores are from AQS."""
+) -> tuple[float, Vectors]:
+    """Which share of the rows that must be hits is, and how far each score is from AQS."""
     returned = np.unique(hits.ids[hits.ids >= 0])
     truth = aqs(z, collection.codes(returned), codebooks)
     places = np.minimum(np.searchsorted(returned, hits.ids), max(len(returned) - 1, 0))
     present = hits.ids >= 0
-    error = 0.0
+    errors: Vectors = np.empty(0, np.float32)
     if present.any():
-        true = np.take_along_axis(truth, places, axis=1)
-        error = float(np.abs(hits.scores - true)[present].max())
+        errors = np.abs(hits.scores - np.take_along_axis(truth, places, axis=1))[present]
     # A sampled row that scores above a query's last hit, or meets one with too few, must be a hit.
     last = hits.scores.min(axis=1, keepdims=True) + _tolerance(collection, codebooks)
     missed = (aqs(z, codes, codebooks) > last) & ~np.stack([np.isin(ids, row) for row in hits.ids])
-    return 1.0 - missed.sum() / hits.ids.size, error
+    return 1.0 - missed.sum() / hits.ids.size, errors
 
 
 def _index_problems(

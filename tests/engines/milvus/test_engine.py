@@ -271,6 +271,10 @@ def test_overwriting_keeps_the_old_collection_until_the_new_one_is_whole(milvus,
     engine = milvus.build(overwrite=True, resume=True)
     assert len(engine) == N
     assert_reference(engine.search(QUERIES, 10), 10)
+    # As after an end between dropping the old collection and renaming the new one.
+    engine.collection.rename(milvus.name + "_unfinished")
+    engine = milvus.build(overwrite=True, resume=True)
+    assert len(engine) == N
     assert {name for name in milvus.collections() if name.startswith(milvus.name)} == {milvus.name}
 
 
