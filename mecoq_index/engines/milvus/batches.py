@@ -33,10 +33,15 @@ class Batch:
 
     def rows(self) -> list[dict[str, Any]]:
         """One dictionary a row."""
-        names = (ID, VECTOR, *self.columns)
-        columns = [column.tolist() for column in self.columns.values()]
-        values = zip(self.ids.tolist(), self.profile.documents(self.codes), *columns, strict=True)
-        return [dict(zip(names, row, strict=True)) for row in values]
+        values = self.profile.documents(self.codes)
+        rows = [
+            {ID: number, VECTOR: value}
+            for number, value in zip(self.ids.tolist(), values, strict=True)
+        ]
+        for name, column in self.columns.items():
+            for row, value in zip(rows, column.tolist(), strict=True):
+                row[name] = value
+        return rows
 
 
 def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> list[Batch]:
