@@ -87,12 +87,15 @@ def load(paths: tuple[Path, Path], *, held_out: bool, limit: int | None = None) 
         )
     else:
         rows = order
+        # The file has them class by class: the first ones would be all of one class.
+        asked = np.random.default_rng(1).permutation(len(data.queries))
+        asked = asked[: None if limit is None else 1000]
         data = Dataset(
             data.name,
             data.database[rows],
-            data.queries[: None if limit is None else 1000],
+            data.queries[asked],
             data.database_labels[rows],
-            data.query_labels[: None if limit is None else 1000],
+            data.query_labels[asked],
         )
     return Cifar10(data, np.ascontiguousarray(views[:, rows]), scale)
 

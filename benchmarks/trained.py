@@ -67,16 +67,19 @@ def cache_folder() -> Path:
     return folder
 
 
-def trained(num_codewords: int, *, features: Path | None = None, quick: bool = False) -> Trained:
-    """64-bit codebooks of ``num_codewords`` codewords; exits with a message without the data.
+def trained(
+    num_codewords: int, *, bits: int = BITS, features: Path | None = None, quick: bool = False
+) -> Trained:
+    """Codebooks of ``num_codewords`` codewords; exits with a message without the data.
 
     Args:
         num_codewords: K, 16 or 256.
+        bits: Of a code.
         features: A file made by ``mecoq-index embed``; the data pack's if None.
         quick: Train on few rows for one epoch.
     """
-    cifar = _cifar(features, quick)
-    config = for_features(BITS, num_codewords)
+    cifar = cifar10(features, quick=quick)
+    config = for_features(bits, num_codewords)
     if quick:
         config = config.replace(epochs=QUICK_EPOCHS)
     books = _train_once(cifar.source(config), config)
@@ -90,7 +93,8 @@ def trained(num_codewords: int, *, features: Path | None = None, quick: bool = F
 
 
 @cache
-def _cifar(features: Path | None, quick: bool) -> Cifar10:
+def cifar10(features: Path | None, *, quick: bool = False) -> Cifar10:
+    """The features that codebooks are trained on; few rows of them for a quick run."""
     return load(find_features(features), held_out=False, limit=QUICK_ROWS if quick else None)
 
 

@@ -153,7 +153,7 @@ def target_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--nbits",
             type=click.IntRange(1, 16),
-            help="For compact: bits of Milvus's codes for a codebook. [default: log2 K + 1]",
+            help="For compact: bits of Milvus's codes for a codebook. [default: log2 K + 2]",
         ),
     )
     for option in reversed(options):

@@ -10,8 +10,8 @@
 | ``hamming`` | packed bits | BIN_FLAT | Hamming distance: the baseline | 2.3 and later |
 
 ``compact`` hands Milvus's own k-means vectors whose every subvector is one of K codewords. Given
-one bit more than log2 K, it finds nearly all of them again, and its codes rank as ours; given
-log2 K bits it does not. One list is needed because Milvus encodes the residual to the list's
+one or two bits more than log2 K, it finds nearly all of them again, and its codes rank as ours;
+given log2 K bits it does not. One list is needed because Milvus encodes the residual to the list's
 centre.
 
 Milvus-lite accepts IVF_PQ and other indexes that it does not have and scans all vectors instead:
@@ -162,7 +162,8 @@ class Compact(_Decoded):
 
     Args:
         codebooks: The learned codebooks.
-        nbits: Bits of Milvus's codes for a subvector; log2 K and one more if None.
+        nbits: Bits of Milvus's codes for a subvector, log2 K + 1 or more; log2 K + 2 if None, with
+            which k-means misses hardly any codeword.
     """
 
     name = "compact"
@@ -171,7 +172,7 @@ class Compact(_Decoded):
     def __init__(self, codebooks: Codebooks, *, nbits: int | None = None) -> None:
         super().__init__(codebooks)
         least = ceil(log2(codebooks.K)) + 1
-        self.nbits = least if nbits is None else nbits
+        self.nbits = least + 1 if nbits is None else nbits
         if not least <= self.nbits <= 16:
             raise InvalidInputError(
                 f"nbits must be between log2 K + 1 = {least} and 16, got {nbits}: with fewer, "
@@ -277,7 +278,7 @@ class Faiss(_Decoded):
 
     def __init__(self, codebooks: Codebooks, *, factory: str | None = None) -> None:
         super().__init__(codebooks)
-        nbits = ceil(log2(codebooks.K)) + 1
+        nbits = ceil(log2(codebooks.K)) + 2
         self._factory = factory or f"IVF1,PQ{codebooks.M}x{nbits}np"
         self._bytes = ceil(codebooks.M * nbits / 8)
 

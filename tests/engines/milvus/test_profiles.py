@@ -85,15 +85,16 @@ def test_float16_is_stored_at_half_the_size_and_read_back():
     profile.check_server(Server(is_lite=False, version=(2, 4, 0)))
 
 
-def test_compact_has_one_list_and_a_bit_more_than_a_code():
+def test_compact_has_one_list_and_more_bits_than_a_code():
     for K, least in ((16, 5), (17, 6), (200, 9), (256, 9)):
         books = make_codebooks(K=K)
         profile = Compact(books)
-        assert profile.index_params() == {"nlist": 1, "m": books.M, "nbits": least}
+        assert Compact(books, nbits=least).nbits == least
+        assert profile.index_params() == {"nlist": 1, "m": books.M, "nbits": least + 1}
         with pytest.raises(InvalidInputError, match=rf"= {least} and 16, got {least - 1}"):
             Compact(books, nbits=least - 1)
     assert Compact(make_codebooks(M=8, K=256), nbits=10).bytes_per_vector == 10
-    assert Compact(make_codebooks(M=16, K=16)).bytes_per_vector == 10
+    assert Compact(make_codebooks(M=16, K=16)).bytes_per_vector == 12
 
 
 def test_graph_searches_at_least_as_widely_as_results_are_asked_for():

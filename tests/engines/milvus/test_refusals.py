@@ -86,7 +86,5 @@ def test_a_collection_knows_the_options_of_its_profile(books, lite_uri):
     assert found.options == given
     assert found.bytes_per_vector == 4 * books.D + 8 * 8
     damaged = {"collection_name": "a", "properties": {"mecoq.profile_options": "{"}}
-    with pytest.raises(
-        InvalidInputError, match=r"'a' has properties of ours that are da"
-    ):
+    with pytest.raises(InvalidInputError, match=r"'a' has properties of ours that are da"):
         schema.profile_options(damaged)
