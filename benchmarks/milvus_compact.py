@@ -33,7 +33,7 @@ WRONG = 0.1
 TOLERANCE = 1e-4
 RARITIES = (1, 3, 10, 30)
 """Rows that are left of those that use a codeword, for some codewords of every codebook."""
-QUERIES = 500
+QUERIES = 200
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,10 +2,11 @@
 
     python benchmarks/milvus_profiles.py --json benchmarks/results/milvus_profiles.json
 
-All 60,000 images of CIFAR-10: the 50,000 of the database are stored, the test images are the
-queries, as in quality_cifar10.py. Codebooks are trained without labels, their settings were chosen
-before (trained.py), and nothing is chosen here. The server is the one of the tests, Milvus 2.3.5 in
-one process, which seals what it is given at once; by default a server waits for seconds.
+CIFAR-10: the 50,000 images of the database are stored, and test images, drawn at random, are the
+queries; what our layer costs is measured with all 60,000 stored. Codebooks are trained without
+labels, their settings were chosen before (trained.py), and nothing is chosen here. The server is
+the one of the tests, Milvus 2.3.5 in one process; it indexes what it is given at once, and about
+2.5 of the seconds of indexing are its own waiting.
 
 Recall is of exact AQS over the same codes, by score with a tolerance: codes tie. Beside mAP@1000
 stands the one of exact AQS for the same queries, which are fewer on milvus-lite. ``hamming`` holds
@@ -54,7 +55,7 @@ SEED = 0
 TOLERANCE = 1e-4
 MAP_AT = 1000
 K_TIMED = 10
-BATCH, SPARSE_BATCH = 100, 10
+BATCH, SPARSE_BATCH = 100, 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Settings:
         bits: Bits of a code.
         codewords: Codewords of a codebook; what is not measured for all is measured for the first.
         extra_bits: Bits of the codes of ``compact`` above log2 K.
+        rare_extra_bits: As many, where codewords are rare.
         queries: Queries on the server.
         lite_queries: Queries on milvus-lite.
         rounds: Rounds in which every collection is timed in turn.
@@ -79,19 +81,20 @@ class Settings:
     bits: tuple[int, ...] = (64, 32)
     codewords: tuple[int, ...] = (256, 16)
     extra_bits: tuple[int, ...] = (1, 2)
-    queries: int = 1000
-    lite_queries: int = 100
+    rare_extra_bits: tuple[int, ...] = (1, 2, 4)
+    queries: int = 500
+    lite_queries: int = 50
     rounds: int = 5
     sample_seconds: float = 0.2
     skipping_items: int = 20_000
     segments: tuple[tuple[int, int, tuple[int, ...]], ...] = (
-        (16, 5, (31, 32, 33, 1000, 1023, 1024, 1025, 1100)),
-        (256, 9, (511, 512, 513, 1000, 1023, 1024, 1025, 1100)),
+        (16, 5, (31, 33, 1023, 1024, 1100)),
+        (256, 9, (511, 513, 1023, 1024, 1100)),
         (256, 10, (1000, 1023, 1024, 1025, 1100, 2048)),
-        (256, 12, (1000, 1024, 1100, 2048, 4095, 4096, 4097)),
+        (256, 12, (1023, 1100, 4095, 4096)),
     )
-    inserts: int = 7
-    pairs: int = 1000
+    inserts: int = 9
+    pairs: int = 600
     quick: bool = False
 
 
@@ -99,6 +102,7 @@ QUICK = Settings(
     bits=(64,),
     codewords=(16,),
     extra_bits=(1,),
+    rare_extra_bits=(1,),
     queries=50,
     lite_queries=20,
     rounds=2,
@@ -157,15 +161,21 @@ class Stored:
         return row
 
 
+def draw(n: int, nq: int) -> npt.NDArray[np.intp]:
+    """Which queries of n to ask; those of fewer are the first ones of more."""
+    return np.random.default_rng(SEED).permutation(n)[:nq]
+
+
 def learned(space: Trained, nq: int) -> Stored:
     """Codes of learned codebooks, by AQS."""
-    codes, queries = encode(space.items, space.codebooks), space.queries[:nq]
+    rows = draw(len(space.queries), nq)
+    codes, queries = encode(space.items, space.codebooks), space.queries[rows]
     return Stored(
         space.codebooks.K,
         codes,
         space.item_labels,
         queries,
-        space.query_labels[:nq],
+        space.query_labels[rows],
         aqs(queries, codes, space.codebooks),
     )
 
@@ -173,12 +183,18 @@ def learned(space: Trained, nq: int) -> Stored:
 def hashed(bits: int, features: Path | None, settings: Settings) -> Stored:
     """Bits of ITQ on the features, by Hamming distance."""
     data = cifar10(features, quick=settings.quick).data
+    rows = draw(len(data.queries), settings.queries)
     itq = ITQ.fit(data.database, bits, seed=SEED)
-    codes, queries = itq.encode(data.database), itq.encode(data.queries[: settings.queries])
+    codes, queries = itq.encode(data.database), itq.encode(data.queries[rows])
     asked, held = (2.0 * np.unpackbits(packed, axis=1) - 1 for packed in (queries, codes))
-    equal = ((bits + asked @ held.T) / 2).astype(np.float32)
-    labels = [np.asarray(some, np.int64) for some in (data.database_labels, data.query_labels)]
-    return Stored(None, codes, labels[0], queries, labels[1][: len(queries)], equal)
+    return Stored(
+        None,
+        codes,
+        np.asarray(data.database_labels, np.int64),
+        queries,
+        np.asarray(data.query_labels, np.int64)[rows],
+        ((bits + asked @ held.T) / 2).astype(np.float32),
+    )
 
 
 def profiles_of(books: Codebooks, settings: Settings) -> list[tuple[str, Profile]]:
@@ -224,6 +240,7 @@ def measure_filling(
         "index": profile.index_type,
         "bytes_per_vector": profile.bytes_per_vector,
         "items": len(stored.codes),
+        "distinct_codes": len(np.unique(stored.codes, axis=0)),
         "insert_seconds": filled.insert_seconds,
         "index_seconds": filled.index_seconds,
     }
@@ -296,7 +313,7 @@ def measure(
         run["rare"] = [
             row
             for space in spaces.values()
-            for row in measure_rare(server, space, settings.extra_bits)
+            for row in measure_rare(server, space, settings.rare_extra_bits)
         ]
         yield
         run["segments"] = [

@@ -19,6 +19,7 @@ from ..engines.milvus.engine import MilvusEngine, MilvusHamming
 from ..engines.milvus.filling import fill
 from ..engines.milvus.profile import Profile
 from ..engines.milvus.profiles import Hamming, get_profile
+from ..engines.milvus.schema import UNFINISHED
 
 PREFIX = "mecoq_bench_"
 """What names of collections begin with that are made here."""
@@ -91,7 +92,9 @@ class MilvusPlace:
             fill(collection, codes)
             yield collection
         finally:
-            collection.drop()
+            for left in (collection, collection.renamed(name + UNFINISHED)):
+                if left.exists():
+                    left.drop()
 
 
 @dataclass(frozen=True, eq=False)

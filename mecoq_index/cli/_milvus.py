@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..codebooks import Codebooks
     from ..engines.base import Engine
+    from ..engines.milvus.verification import Verification
 
 uri_option = click.option(
     "--uri",
-    help="For milvus: a server, http://host:19530, or a file of milvus-lite, photos.db. "
+    help="For milvus: a server, http://host:19530, or a database of it, http://host:19530/NAME, "
+    "or a file of milvus-lite, photos.db. "
     "[default: the environment's MILVUS_URI]",
 )
 token_option = click.option(
@@ -192,24 +194,33 @@ def build_in_milvus(
         if isinstance(ids, list):
             Names.from_strings(ids)  # refuses equal names
             ids, columns = None, {NAME: ids}
+        verified: list[Verification] = []
+
+        def check(new: MilvusEngine) -> None:
+            found = new.verify(expected_rows=len(codes))
+            verified.append(replace(found, collection=arguments["collection"]))
+            if not verified[-1].ok:
+                raise ServerError(
+                    f"{verified[-1]} It does not take its name; start again by --overwrite."
+                )
+
         with progress("loading") as update:
             engine = MilvusEngine.build(
                 codebooks,
                 codes,
                 ids,
                 columns=columns,
+                check=check,
                 on_progress=lambda text, done, total: update(done, total, text),
                 **arguments,
             )
-    found = engine.verify(expected_rows=len(codes))
-    if not found.ok:
-        raise ServerError(f"{found} It stays as it is; replace it by --overwrite.")
+        found = verified[-1] if verified else engine.verify(expected_rows=len(codes))
     say(str(found))
     if out is not None:
         save_bundle(engine, out, overwrite=overwrite)
     if as_json:
-        verified = {"recall": found.recall, "score_error": found.score_error}
-        print_json({**engine.describe(), "verified": verified})
+        compared = {"recall": found.recall, "score_error": found.score_error}
+        print_json({**engine.describe(), "verified": compared})
     elif out is not None:
         report_bundle(out, as_json=False)
 

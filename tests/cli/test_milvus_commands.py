@@ -218,7 +218,7 @@ def test_an_interrupted_build_goes_on(work, lite_uri, monkeypatch):
     run(*build, code=1)
     assert not (work / "p.mecoq").exists()
     monkeypatch.setattr(MilvusCollection, "_insert_once", whole)
-    refused(*build, saying="exists already")
+    refused(*build, saying="a load of collection 'photos' was left unfinished at")
     refused(*build, "--resume", "--profile", "graph", saying="is of profile 'exact', not 'graph'")
     run(*build, "--resume")
     check_hits(run("search", "p.mecoq", "q.npy", "-k", 5, "--json").stdout)
@@ -238,7 +238,7 @@ def test_problems_that_verifying_finds_are_an_error(work, lite_uri, monkeypatch)
     monkeypatch.setattr(MilvusEngine, "verify", lambda self, expected_rows: bad)
     refused(
         *in_lite(lite_uri, "--out", "p.mecoq"),
-        saying="collection 'photos': it holds 3 rows, not 1500. It stays as it is;",
+        saying="collection 'photos': it holds 3 rows, not 1500. It does not take its name;",
     )
     assert not (work / "p.mecoq").exists()
 

@@ -7,8 +7,7 @@ its ids are there, and the others are sent.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,12 @@ from ...errors import InvalidInputError, ServerError
 from . import schema
 from .batches import Batch, split
 from .connection import Connection, TransientError
+from .indexing import Progress, wait_for_index
 from .profile import Profile
 from .schema import ID, VECTOR, Columns
 
-Progress = Callable[[str, int, int], None]
-
 _MAX_IDS = 5000  # named in one request
-_COMPARED = 32  # stored rows a batch whose content is compared on resuming
+_DEFAULT_PARTITION = "_default"
 _PAGE = 8192  # rows a page where all are listed; Milvus's limit is 16,384
 _SLOW_SECONDS = 3600.0
 
@@ -60,29 +58,28 @@ class MilvusCollection:
         self,
         columns: Mapping[str, npt.NDArray[Any]] | None = None,
         *,
-        consistency_level: str = "Bounded",
+        consistency_level: str = "Session",
+        content: str = "",
     ) -> None:
         """Make the collection, empty and without an index.
 
+        Args:
+            columns: The scalar fields, as arrays of the right types; may be empty.
+            consistency_level: What searches see unless they say otherwise.
+            content: A digest of what it is to hold.
+
         Raises:
-            InvalidInputError: If it exists, or the server cannot hold the profile.
-            ServerError: If the server refuses or fails.
+            InvalidInputError: If the server cannot hold the profile.
+            ServerError: If the server refuses or fails, or there is such a collection.
         """
         self.profile.check_server(self.connection.server)
-        self.check_free()
-        schema.create(self.connection, self.name, self.profile, columns or {}, consistency_level)
+        schema.create(
+            self.connection, self.name, self.profile, columns or {}, consistency_level, content
+        )
 
-    def check_free(self) -> None:
-        """Refuse a name that is taken.
-
-        Raises:
-            InvalidInputError: If there is a collection of this name.
-        """
-        if self.exists():
-            raise InvalidInputError(
-                f"collection {self.name!r} exists already at {self.connection.uri}. Choose another "
-                "name, go on with it by --resume, or replace it by --overwrite."
-            )
+    def content(self) -> str:
+        """The digest that `create` was told; empty if none."""
+        return schema.content(schema.describe(self.connection, self.name))
 
     def check(self) -> None:
         """Refuse a collection that does not fit the profile.
@@ -118,13 +115,12 @@ class MilvusCollection:
             How many rows were sent.
 
         Raises:
-            InvalidInputError: If arguments are malformed, or a row that is there differs.
+            InvalidInputError: If arguments are malformed.
             ServerError: If the server fails.
         """
         batches = split(self.profile, codes, ids, columns)
         self._check_columns(columns)
-        if partition and not self.connection.call("has_partition", self.name, partition):
-            self.connection.call("create_partition", self.name, partition)
+        self._make_partition(partition)
         sent = done = 0
         for batch in batches:
             rows = self._absent(batch) if skip_present else batch.rows()
@@ -144,7 +140,9 @@ class MilvusCollection:
         *,
         partition: str = "",
     ) -> None:
-        """Insert rows under new ids, or under the next free numbers.
+        """Insert rows under new ids, or under the numbers after the largest id.
+
+        Looking for that lists all ids. Of two programs that add at once, each must give its own.
 
         Raises:
             InvalidInputError: If arguments are malformed, or an id is taken.
@@ -169,14 +167,30 @@ class MilvusCollection:
         """Put rows in the place of those with their ids, or add them.
 
         Raises:
-            InvalidInputError: If arguments are malformed, or the index cannot do without rows.
+            InvalidInputError: If arguments are malformed, the index cannot do without rows, or an
+                id is held by another partition, where Milvus would leave it.
             ServerError: If the server fails.
         """
         self.profile.check_skipping(self.connection.server, "replacing rows")
         batches = split(self.profile, codes, ids, columns)
         self._check_columns(columns)
+        self._make_partition(partition)
+        own = partition or _DEFAULT_PARTITION
+        others = [p for p in self.connection.call("list_partitions", self.name) if p != own]
+        if others and len(elsewhere := self.held(ids, partitions=others)):
+            raise InvalidInputError(
+                f"ids must be new or held by partition {own!r}, but {len(elsewhere)} are held by "
+                f"others, for instance {elsewhere[0]}. Name their partition, or remove them first."
+            )
         for batch in batches:
             self.connection.call("upsert", self.name, batch.rows(), partition_name=partition)
+
+    def _make_partition(self, partition: str) -> None:
+        if not partition:
+            return
+        schema.check_name(partition, "a partition")
+        if not self.connection.call("has_partition", self.name, partition):
+            self.connection.call("create_partition", self.name, partition)
 
     def columns(self) -> list[str]:
         """Names of the scalar fields that every row has."""
@@ -211,21 +225,8 @@ class MilvusCollection:
             )
 
     def _absent(self, batch: Batch) -> list[dict[str, Any]]:
-        """The rows of a batch whose ids the server does not have.
-
-        Raises:
-            InvalidInputError: If what it has under one of them is something else.
-        """
+        """The rows of a batch whose ids the server does not have."""
         present = np.isin(batch.ids, self.held(batch.ids))
-        some = np.flatnonzero(present)[:: max(1, int(present.sum()) // _COMPARED)]
-        if len(some):
-            codes = self.profile.codes(self.values(batch.ids[some]))
-            if len(other := np.flatnonzero((codes != batch.codes[some]).any(axis=1))):
-                raise InvalidInputError(
-                    f"collection {self.name!r} holds other codes under id "
-                    f"{batch.ids[some[other[0]]]}: it was filled from something else. Choose "
-                    "another name, or --overwrite."
-                )
         return [row for row, there in zip(batch.rows(), present, strict=True) if not there]
 
     # Rows out.
@@ -274,9 +275,10 @@ class MilvusCollection:
             )
         return [stored[i] for i in ids.tolist()]
 
-    def held(self, ids: Ids) -> Ids:
-        """Those of these distinct ids that are held, ascending."""
-        return np.unique(np.array([row[ID] for row in self._rows_of(ids, [ID])], np.int64))
+    def held(self, ids: Ids, *, partitions: Sequence[str] = ()) -> Ids:
+        """Those of these distinct ids that are held, by some partitions or any, ascending."""
+        rows = self._rows_of(ids, [ID], partitions)
+        return np.unique(np.array([row[ID] for row in rows], np.int64))
 
     def fields(self, ids: Ids, names: Sequence[str]) -> list[dict[str, Any]]:
         """Scalar fields of the rows with these distinct ids, in no particular order."""
@@ -300,14 +302,20 @@ class MilvusCollection:
         self.profile.check_skipping(self.connection.server, "removing rows")
         self.connection.call("delete", self.name, filter=filter)
 
-    def _rows_of(self, ids: Ids, fields: list[str]) -> list[dict[str, Any]]:
+    def _rows_of(
+        self, ids: Ids, fields: list[str], partitions: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         found = []
         for at in range(0, len(ids), _MAX_IDS):
-            found += self._query(f"{ID} in {ids[at : at + _MAX_IDS].tolist()}", fields)
+            wanted = f"{ID} in {ids[at : at + _MAX_IDS].tolist()}"
+            found += self._query(wanted, fields, partitions)
         return found
 
-    def _query(self, filter: str, fields: list[str]) -> list[dict[str, Any]]:
+    def _query(
+        self, filter: str, fields: list[str], partitions: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         self.make_searchable()
+        where = {"partition_names": list(partitions)} if partitions else {}
         return list(
             self.connection.call(
                 "query",
@@ -315,6 +323,7 @@ class MilvusCollection:
                 filter=filter,
                 output_fields=fields,
                 consistency_level="Strong",
+                **where,
             )
         )
 
@@ -324,26 +333,11 @@ class MilvusCollection:
         """Make all rows durable, wait until the index covers them, and load it.
 
         Raises:
-            ServerError: If the index cannot be built.
+            ServerError: If the index is not built.
         """
         self.connection.call("flush", self.name, timeout=_SLOW_SECONDS)
         self._index()
-        delay = 0.05
-        while True:
-            state = self.index_state()
-            total, indexed = int(state["total_rows"]), int(state["indexed_rows"])
-            if on_progress is not None:
-                on_progress("indexing", indexed, max(total, 1))
-            # Milvus calls an index finished before it knows of segments that were just flushed.
-            if indexed >= total and not int(state["pending_index_rows"]):
-                break
-            if state["state"] == "Failed":
-                raise ServerError(
-                    f"Milvus at {self.connection.uri} could not build the index of "
-                    f"{self.name!r}: {state.get('index_state_fail_reason', 'no reason given')}"
-                )
-            time.sleep(delay)
-            delay = min(2 * delay, 2.0)
+        wait_for_index(self, on_progress)
         self.load()
 
     def index_state(self) -> dict[str, Any]:

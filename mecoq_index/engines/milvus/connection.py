@@ -23,7 +23,12 @@ from ...errors import InvalidInputError, ServerError
 
 URI_VARIABLE, TOKEN_VARIABLE = "MILVUS_URI", "MILVUS_TOKEN"
 
+_BAD_ADDRESS = (
+    "uri must be like http://host:19530 or http://user:password@host:19530, where a password with "
+    "other characters than letters and digits is percent-encoded; better, give it as the token."
+)
 _CONNECT_SECONDS = 10.0
+_LEAST_SECONDS = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 # Codes of pkg/util/merr/errors.go that say: not now. Unavailable, limited, still loading after a
 # restart, channels and nodes that are being handed over. 1 is "not ready", and pymilvus's own code
@@ -63,7 +68,7 @@ class Connection:
         client: The ``pymilvus.MilvusClient``, for whatever this package does not cover.
         uri: The address, without credentials; of a file, its absolute path.
         db_name: The database on the server; empty for the default one.
-        patience: Seconds for which a transient error is tried again.
+        patience: Seconds for which a transient error is tried again, and one request may take.
     """
 
     client: Any = field(repr=False)
@@ -92,7 +97,7 @@ class Connection:
         """
         if not self.is_lite_uri:
             # pymilvus takes this as the limit of an attempt and of its own attempts together.
-            kwargs.setdefault("timeout", self.patience)
+            kwargs.setdefault("timeout", max(self.patience, _LEAST_SECONDS))
         return self.persist(lambda: getattr(self.client, method)(*args, **kwargs))
 
     def call_once(self, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -103,6 +108,10 @@ class Connection:
             ServerError: If it failed for good.
         """
         return self._plainly(lambda: getattr(self.client, method)(*args, retry_times=0, **kwargs))
+
+    def close(self) -> None:
+        """Close the connection; a milvus-lite file can then be opened by another process."""
+        self.client.close()
 
     def persist(self, action: Callable[[], Any]) -> Any:
         """Run an action until it no longer fails transiently, with growing pauses.
@@ -156,7 +165,8 @@ def connect(
             ``http://user:password@host`` carries credentials.
         token: ``user:password`` or an API key; the environment's ``MILVUS_TOKEN`` if None.
         db_name: The database on the server.
-        patience: Seconds for which transient errors are tried again.
+        patience: Seconds for which transient errors are tried again, and which one request may
+            take; 10 at least for that.
         new: Whether a file that is not there may be made.
 
     Raises:
@@ -189,8 +199,15 @@ def import_pymilvus() -> ModuleType:
     """pymilvus, or an error that says how to install it.
 
     Raises:
+        InvalidInputError: If the environment keeps it from being imported.
         MissingDependencyError: If it is not installed.
     """
+    if is_file(os.environ.get(URI_VARIABLE, "")):
+        # pymilvus reads the variable when it is imported, and fails.
+        raise InvalidInputError(
+            f"{URI_VARIABLE} must be the address of a server, which pymilvus takes it for, got a "
+            "file. Unset it, and pass the file as the uri."
+        )
     return require("pymilvus", extra="milvus", purpose="the milvus engine")
 
 
@@ -220,13 +237,24 @@ def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> 
     try:
         client = pymilvus.MilvusClient(uri=str(path))
     except pymilvus.exceptions.MilvusException as exc:
-        raise ServerError(f"{path} cannot be opened by milvus-lite: {_reason(exc)}") from exc
+        cause = exc.__cause__ or exc.__context__ or exc
+        raise ServerError(
+            f"{path} cannot be opened by milvus-lite: {_reason(cause)}. Is it in use by another "
+            "process, or damaged?"
+        ) from exc
     return Connection(client, str(path), "", patience)
 
 
 def _split_credentials(uri: str) -> tuple[str, str]:
     """An address without ``user:password@``, and these as a token."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018  # raises where there is no such port
+    except ValueError as exc:
+        raise InvalidInputError(_BAD_ADDRESS) from exc
+    # A password with / ? or # in it ends the host's part too early.
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise InvalidInputError(_BAD_ADDRESS)
     if parts.scheme not in ("http", "https", "tcp", "grpc") or not parts.hostname:
         raise InvalidInputError(
             "uri must be like http://host:19530, or a file that ends in .db, got "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,9 +12,10 @@ from ..._files import UNREADABLE, check_readable, first_line
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from . import schema
-from .collection import MilvusCollection, Progress
+from .collection import MilvusCollection
 from .connection import Server, check_file, connect, is_file
 from .filling import check_fill, fill
+from .indexing import Progress
 from .profile import Profile
 from .profiles import Hamming, get_profile
 from .schema import Columns
@@ -55,6 +56,7 @@ class MilvusEngine:
         resume: bool = False,
         overwrite: bool = False,
         patience: float = 60.0,
+        check: Callable[[MilvusEngine], None] | None = None,
         on_progress: Progress | None = None,
     ) -> MilvusEngine:
         """A collection that holds ``codes`` (n, M), indexed and loaded.
@@ -74,7 +76,9 @@ class MilvusEngine:
             consistency_level: What searches see unless they say otherwise.
             resume: Go on with what an earlier call with these rows left unfinished.
             overwrite: Replace a collection of this name, once the new one is whole.
-            patience: Seconds for which transient errors are tried again.
+            patience: Seconds for which transient errors are tried again; see `connect`.
+            check: Looks at the new collection before it takes its name, for instance by `verify`;
+                what it raises ends the call.
             on_progress: Told what is done, steps done and steps in all.
 
         Raises:
@@ -94,6 +98,7 @@ class MilvusEngine:
             consistency_level=consistency_level,
             resume=resume,
             overwrite=overwrite,
+            check=None if check is None else lambda new: check(cls(new, codebooks)),
             on_progress=on_progress,
         )
         return cls(filled, codebooks)
@@ -147,6 +152,7 @@ class MilvusEngine:
                 this package.
             ServerError: If the server is out of reach, refuses, or fails.
         """
+        schema.check_target(collection)
         connection = connect(uri, token=token, db_name=db_name, patience=patience, new=False)
         description = schema.describe(connection, collection)
         name = schema.check_made_here(description)

@@ -20,6 +20,7 @@ what it cannot hold is refused here.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from math import ceil, log2
 from typing import Any, Literal
@@ -141,6 +142,14 @@ class Graph(_Decoded):
         ef_construction: int = 200,
     ) -> None:
         super().__init__(codebooks, precision=precision)
+        for name, value, most in (
+            ("links", links, 2048),
+            ("ef_construction", ef_construction, 4096),
+        ):
+            if type(value) is not int or not 2 <= value <= most:
+                raise InvalidInputError(
+                    f"{name} must be an integer between 2 and {most}, got {value!r}."
+                )
         self._links, self._ef_construction = links, ef_construction
 
     def index_params(self) -> dict[str, Any]:
@@ -173,9 +182,9 @@ class Compact(_Decoded):
         super().__init__(codebooks)
         least = ceil(log2(codebooks.K)) + 1
         self.nbits = least + 1 if nbits is None else nbits
-        if not least <= self.nbits <= 16:
+        if type(self.nbits) is not int or not least <= self.nbits <= 16:
             raise InvalidInputError(
-                f"nbits must be between log2 K + 1 = {least} and 16, got {nbits}: with fewer, "
+                f"nbits must be between log2 K + 1 = {least} and 16, got {nbits!r}: with fewer, "
                 "Milvus's k-means loses codewords."
             )
 
@@ -370,11 +379,8 @@ def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
     if kind is None or not issubclass(kind, _Learned):
         known = [name for name, found in PROFILES.items() if issubclass(found, _Learned)]
         raise InvalidInputError(f"profile must be one of {known}, got {name!r}.")
-    try:
-        made = kind(codebooks, **options)
-    except TypeError as exc:
-        raise InvalidInputError(
-            f"profile {name!r} does not take the options {sorted(options)}."
-        ) from exc
+    if unknown := sorted(options.keys() - inspect.signature(kind).parameters.keys()):
+        raise InvalidInputError(f"profile {name!r} does not take the options {unknown}.")
+    made = kind(codebooks, **options)
     made.options = dict(options)
     return made

@@ -18,27 +18,44 @@ from .connection import Connection, import_pymilvus
 from .profile import Profile
 
 ID, VECTOR = "id", "vector"
+UNFINISHED = "_unfinished"
+"""What the name of a collection ends in while it is being filled."""
 
 _PROPERTY_PROFILE, _PROPERTY_OPTIONS = "mecoq.profile", "mecoq.profile_options"
-_PROPERTY_BELONGS = "mecoq.belongs_to"
+_PROPERTY_BELONGS, _PROPERTY_CONTENT = "mecoq.belongs_to", "mecoq.content"
+_LARGEST_INTEGER = 2**63 - 1
+_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,254}"
 LONGEST_TEXT = 65535  # Milvus's limit, in bytes; only what is stored takes room
 
 Columns = Mapping[str, Any]
 """Scalar fields by name: a list or an array of n values each."""
 
 
-def check_name(name: str) -> str:
-    """A collection's name, if Milvus takes it; milvus-lite takes others too.
+def check_name(name: str, what: str = "a collection") -> str:
+    """A name, if Milvus takes it; milvus-lite takes others too.
 
     Raises:
         InvalidInputError: If it does not.
     """
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", name):
+    if not re.fullmatch(_NAME, name):
         raise InvalidInputError(
-            "a collection must be called by letters, digits and underscores, 255 at most and no "
-            f"digit first, got {name!r}."
+            f"{what} must be called by letters, digits and underscores, 255 at most and no digit "
+            f"first, got {name!r}."
         )
     return name
+
+
+def check_target(name: str) -> None:
+    """Refuse the name of a collection that is kept for those that are being filled.
+
+    Raises:
+        InvalidInputError: If it is such a name.
+    """
+    if name.endswith(UNFINISHED):
+        raise InvalidInputError(
+            f"a collection whose name ends in {UNFINISHED!r} is one that is being filled, got "
+            f"{name!r}. Choose another name, or go on with filling it by --resume."
+        )
 
 
 def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]]:
@@ -50,12 +67,14 @@ def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]
     """
     checked = {}
     for name, values in (columns or {}).items():
-        if name in (ID, VECTOR) or not name.isidentifier():
+        if name in (ID, VECTOR) or not re.fullmatch(_NAME, name):
             raise InvalidInputError(
                 f"columns must be called by identifiers other than {ID!r} and {VECTOR!r}, got "
                 f"{name!r}."
             )
         array = np.asarray(values)
+        if array.dtype.kind == "U" and not all(isinstance(value, str) for value in values):
+            raise InvalidInputError(f"column {name!r} must hold values of one type, got a mixture.")
         if array.shape != (n,):
             raise InvalidInputError(
                 f"column {name!r} must have one value an item, {n} in all, got shape {array.shape}."
@@ -86,6 +105,11 @@ def _check_text(name: str, values: list[str]) -> None:
 def _stored_type(name: str, column: npt.NDArray[Any]) -> tuple[Any, str]:
     """The dtype that a column is sent in, and Milvus's name for it."""
     kind = column.dtype.kind
+    if kind == "u" and column.size and int(column.max()) > _LARGEST_INTEGER:
+        raise InvalidInputError(
+            f"column {name!r} must hold integers up to {_LARGEST_INTEGER}, Milvus's limit, got "
+            f"{column.max()}. Store it as text, or view it as int64."
+        )
     if kind in "iu":
         return np.int64, "INT64"
     if kind == "f":
@@ -105,6 +129,7 @@ def create(
     profile: Profile,
     columns: Mapping[str, npt.NDArray[Any]],
     consistency_level: str,
+    content: str = "",
 ) -> None:
     """Make an empty collection.
 
@@ -118,7 +143,7 @@ def create(
         name,
         schema=build_schema(profile, columns),
         consistency_level=consistency_level,
-        properties=properties(profile),
+        properties={**properties(profile), **({_PROPERTY_CONTENT: content} if content else {})},
     )
 
 
@@ -206,6 +231,11 @@ def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def content(description: Mapping[str, Any]) -> str:
+    """The digest of what a collection was made to hold; empty if it is not known."""
+    return str(description["properties"].get(_PROPERTY_CONTENT, ""))
+
+
 def scalar_fields(description: Mapping[str, Any]) -> list[str]:
     """Names of the scalar fields beside the id."""
     return [f["name"] for f in description["fields"] if f["name"] not in (ID, VECTOR)]
@@ -233,5 +263,11 @@ def check(description: Mapping[str, Any], profile: Profile) -> None:
         )
     if description["properties"].get(_PROPERTY_BELONGS, "") != profile.belongs_to:
         raise InvalidInputError(
-            f"collection {name!r} was made with other codebooks. Use those, or another name."
+            f"collection {name!r} was made with other codebooks, or bits of another hasher. Use "
+            "those, or another name."
+        )
+    if (made_with := profile_options(description)) != profile.options:
+        raise InvalidInputError(
+            f"collection {name!r} was made with the profile's options {made_with}, not "
+            f"{dict(profile.options)}. Use those, or another name."
         )

@@ -82,20 +82,28 @@ def verify(
         seed: Seed of the sample.
 
     Raises:
+        InvalidInputError: If ``rows``, ``queries`` or ``k`` is below 1.
         ServerError: If the server is out of reach or fails.
     """
+    for name, value in (("rows", rows), ("queries", queries), ("k", k)):
+        if value < 1:
+            raise InvalidInputError(f"{name} must be at least 1, got {value}.")
     collection.make_searchable()
-    held = len(collection)
+    held, all_ids = len(collection), collection.ids()
     problems = _index_problems(collection, held, expected_rows)
-    ids = _sample(collection, min(rows, 10_000), seed)
-    if not len(ids):
-        return Verification(collection.name, held, 0, 1.0, 0.0, tuple(problems))
+    if held > len(all_ids):
+        problems.append(f"{held - len(all_ids)} rows have an id that another one has, too.")
+    ids = _sample(all_ids, min(rows, 10_000), seed)
     stored = collection.values(ids)
-    if len(wrong := np.flatnonzero(~collection.profile.are_codes(stored))):
+    fits = collection.profile.are_codes(stored)
+    if len(wrong := np.flatnonzero(~fits)):
         problems.append(
             f"{len(wrong)} of {len(ids)} rows are not made of these codebooks' codewords, for "
             f"instance id {ids[wrong[0]]}: insert decoded codes, not embeddings."
         )
+    ids, stored = ids[fits], [value for value, fit in zip(stored, fits, strict=True) if fit]
+    if not stored:
+        return Verification(collection.name, held, 0, 1.0, 0.0, tuple(problems))
     codes = collection.profile.codes(stored)
     z = _queries(decode(codes, codebooks), queries, seed)
     checks = [_Check("a search", search(collection, z, k, consistency_level="Strong"))]
@@ -149,9 +157,13 @@ def _compare(
 ) -> tuple[float, Vectors]:
     """Which share of the rows that must be hits is, and how far each score is from AQS."""
     returned = np.unique(hits.ids[hits.ids >= 0])
-    truth = aqs(z, collection.codes(returned), codebooks)
+    values = collection.values(returned)
+    fits = collection.profile.are_codes(values)  # the others are a problem of their own
+    returned = returned[fits]
+    values = [value for value, fit in zip(values, fits, strict=True) if fit]
+    truth = aqs(z, collection.profile.codes(values), codebooks)
     places = np.minimum(np.searchsorted(returned, hits.ids), max(len(returned) - 1, 0))
-    present = hits.ids >= 0
+    present = np.isin(hits.ids, returned)
     errors: Vectors = np.empty(0, np.float32)
     if present.any():
         errors = np.abs(hits.scores - np.take_along_axis(truth, places, axis=1))[present]
@@ -169,8 +181,8 @@ def _index_problems(
         problems.append(f"it holds {held} rows, not {expected_rows}.")
     try:
         state = collection.index_state()
-    except InvalidInputError as exc:
-        return [*problems, str(exc)]
+    except InvalidInputError:
+        return [*problems, "it has no index: call finish()."]
     if state["index_type"] != collection.profile.index_type:
         problems.append(
             f"its index on {VECTOR!r} is {state['index_type']}, but profile "
@@ -188,9 +200,8 @@ def _index_problems(
     return problems
 
 
-def _sample(collection: MilvusCollection, rows: int, seed: int) -> Ids:
-    """Some ids, ascending."""
-    ids = collection.ids()
+def _sample(ids: Ids, rows: int, seed: int) -> Ids:
+    """Some of the ids, ascending."""
     if len(ids) <= rows:
         return ids
     chosen: Ids = np.sort(np.random.default_rng(seed).choice(ids, rows, replace=False))

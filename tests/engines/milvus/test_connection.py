@@ -206,7 +206,16 @@ def test_addresses_that_are_none_are_named(monkeypatch, tmp_path):
         ("localhost:19530", "uri must be like http://host:19530, .* got 'localhost:19530'"),
         ("ftp://user:secret@host", r"uri must be like .* got 'host'"),
         ("http://", "uri must be like"),
+        ("http://root:se/cret@host", "percent-encoded; better, give it as the token"),
+        ("http://root:se#cret@host:1", "percent-encoded"),
+        ("http://root:se?cret@host:1", "percent-encoded"),
+        ("http://root:se[cret@host:1", "percent-encoded"),
+        ("http://host:secret", "percent-encoded"),
         (tmp_path / "missing" / "x.db", r"the folder .*missing does not exist\. Create it first"),
     ]:
-        with pytest.raises(InvalidInputError, match=message):
+        with pytest.raises(InvalidInputError, match=message) as caught:
             connect(uri)
+        assert "cret" not in str(caught.value)
+    monkeypatch.setenv("MILVUS_URI", "./x.db")
+    with pytest.raises(InvalidInputError, match=r"MILVUS_URI must be the address of a server"):
+        connect("./y.db")

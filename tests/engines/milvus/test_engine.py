@@ -267,15 +267,22 @@ def test_overwriting_keeps_the_old_collection_until_the_new_one_is_whole(milvus,
         patch.setattr(collection_module.MilvusCollection, "finish", fail)
         with pytest.raises(ServerError, match="fire"):
             milvus.build(overwrite=True)
+    with pytest.raises(ServerError, match="not good enough"):
+        milvus.build(overwrite=True, resume=True, check=refuse)
     assert len(milvus.attach()) == 50
     engine = milvus.build(overwrite=True, resume=True)
-    assert len(engine) == N
     assert_reference(engine.search(QUERIES, 10), 10)
+    assert {name for name in milvus.collections() if name.startswith(milvus.name)} == {milvus.name}
     # As after an end between dropping the old collection and renaming the new one.
     engine.collection.rename(milvus.name + "_unfinished")
     engine = milvus.build(overwrite=True, resume=True)
     assert len(engine) == N
     assert {name for name in milvus.collections() if name.startswith(milvus.name)} == {milvus.name}
+
+
+def refuse(engine):
+    assert engine.verify(expected_rows=N).ok
+    raise ServerError("not good enough")
 
 
 def test_an_interrupted_load_is_resumed(milvus, monkeypatch):
@@ -290,22 +297,60 @@ def test_an_interrupted_load_is_resumed(milvus, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         milvus.build(columns=COLUMNS, on_progress=interrupt)
     assert sent == [300, 600, 900]
-    engine = milvus.build(columns=COLUMNS, resume=True)
+    with pytest.raises(InvalidInputError, match=f"there is no collection '{milvus.name}'"):
+        milvus.attach()
+    with pytest.raises(
+        InvalidInputError, match="ends in '_unfinished' is one that is being filled"
+    ):
+        milvus.attach(name=milvus.name + "_unfinished")
+    with pytest.raises(InvalidInputError, match=r"was left unfinished at .* --resume"):
+        milvus.build(columns=COLUMNS)
+    other_names = {**COLUMNS, "name": ["x"] * N}
+    with pytest.raises(InvalidInputError, match="was filled from something else"):
+        milvus.build(columns=other_names, resume=True)
+    sent.clear()
+    engine = milvus.build(columns=COLUMNS, resume=True, on_progress=lambda *a: sent.append(a))
     assert len(engine) == N
     assert engine.ids().tolist() == sorted(IDS.tolist())
     assert engine.verify(expected_rows=N).ok
     assert_reference(engine.search(QUERIES, 30), 30)
-    again = milvus.build(columns=COLUMNS, resume=True)
+    sent.clear()
+    again = milvus.build(columns=COLUMNS, resume=True, on_progress=lambda *a: sent.append(a))
     assert len(again) == N
+    assert sent == [], "nothing is left to do"
 
 
 def test_a_collection_filled_from_something_else_is_not_resumed(milvus):
     milvus.build(codes=CODES[:500], ids=IDS[:500])
-    with pytest.raises(InvalidInputError, match=r"holds other codes under id \d+: it was"):
-        milvus.build(codes=CODES[::-1][:500].copy(), ids=IDS[:500], resume=True)
-    with pytest.raises(ServerError, match="holds 500 rows, but 400 were to be loaded"):
-        milvus.build(codes=CODES[:400], ids=IDS[:400], resume=True)
+    codes = CODES[:500].copy()
+    codes[499, 5] ^= 1
+    for other in ({"codes": codes, "ids": IDS[:500]}, {"codes": CODES[:400], "ids": IDS[:400]}):
+        with pytest.raises(InvalidInputError, match="was filled from something else"):
+            milvus.build(**other, resume=True)
     assert len(milvus.attach()) == 500
+
+
+def test_rows_in_other_partitions_are_not_replaced_by_halves(milvus):
+    engine = milvus.build(ids=np.arange(N), partition="old")
+    engine.collection.upsert(CODES[:1], np.array([5]), partition="old")
+    np.testing.assert_array_equal(engine.codes(np.array([5])), CODES[:1])
+    with pytest.raises(InvalidInputError, match="but 3 are held by others, for instance 0"):
+        engine.collection.upsert(CODES[:4], np.array([0, 1, 2, N]))
+    engine.collection.upsert(CODES[:1], np.array([N]), partition="new")
+    assert len(engine) == N + 1
+    assert engine.verify(expected_rows=N + 1).ok
+
+
+def test_aliases_go_over_to_the_new_collection(server):
+    engine = server.build(codes=CODES[:50], ids=IDS[:50])
+    alias = server.name + "_alias"
+    client = engine.collection.connection.client
+    client.create_alias(server.name, alias)
+    with pytest.raises(InvalidInputError, match=f"'{alias}' is an alias of collection"):
+        server.build(collection=alias, overwrite=True)
+    server.build(overwrite=True)
+    assert len(server.attach(name=alias)) == N
+    client.drop_alias(alias)
 
 
 class Lossy:
@@ -359,6 +404,9 @@ def test_other_codebooks_and_foreign_collections_are_refused(milvus):
         milvus.attach(wide)
     with pytest.raises(InvalidInputError, match="is of profile 'exact', not 'graph'"):
         milvus.build(profile="graph", resume=True)
+    milvus.build(profile="graph", overwrite=True)
+    with pytest.raises(InvalidInputError, match=r"with the profile's options \{\}, not \{'lin"):
+        milvus.build(profile="graph", profile_options={"links": 8}, resume=True)
     connection = connect(milvus.uri, token=milvus.token)
     foreign = milvus.name + "_foreign"
     connection.call("create_collection", foreign, dimension=24)
@@ -379,7 +427,13 @@ def test_bad_input_leaves_nothing_behind(milvus):
         ({"columns": {"a b": IDS}}, "columns must be called by identifiers"),
         ({"columns": {"year": [1]}}, "column 'year' must have one value an item"),
         ({"columns": {"x": np.zeros(N, complex)}}, "column 'x' must hold integers, floats"),
+        ({"columns": {"x": [1, "a", 2.5] + [0] * (N - 3)}}, "'x' must hold values of one type"),
+        ({"columns": {"x": np.full(N, 2**63, np.uint64)}}, "'x' must hold integers up to 922337"),
+        ({"columns": {"größe": IDS}}, "columns must be called by identifiers"),
         ({"profile": "flat"}, "profile must be one of"),
+        ({"profile": "graph", "profile_options": {"links": 0}}, "links must be an integer between"),
+        ({"partition": "a b"}, "a partition must be called by letters"),
+        ({"collection": "x_unfinished"}, "ends in '_unfinished' is one that is being filled"),
     ]:
         with pytest.raises(InvalidInputError, match=message):
             milvus.build(**options)

@@ -69,9 +69,9 @@ def test_an_existing_collection_is_refused_before_there_are_codes(books, lite_ur
 @pytest.mark.parametrize("name", ["a", "a_unfinished"])
 def test_collections_of_others_are_not_replaced(books, lite_uri, name):
     connection = connect(lite_uri)
-    connection.client.create_collection(name, dimension=3)
     if name != "a":
         MilvusEngine.build(books, CODES, collection="a", uri=lite_uri)
+    connection.client.create_collection(name, dimension=3)
     with pytest.raises(InvalidInputError, match=f"'{name}' was not made by this package"):
         MilvusEngine.build(books, CODES, collection="a", uri=lite_uri, overwrite=True)
     assert sorted(connection.call("list_collections")) == sorted({"a", name})

@@ -9,6 +9,7 @@ from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus.connection import connect
 from mecoq_index.engines.milvus.engine import MilvusEngine
+from mecoq_index.errors import InvalidInputError
 
 N = 1500
 CODES = np.random.default_rng(0).integers(16, size=(N, 6)).astype(np.uint8)
@@ -67,6 +68,32 @@ def test_an_index_of_another_kind_is_found(lite_uri, collection_name, books):
     connection.call("create_index", collection_name, index)
     report = engine.verify()
     assert "its index on 'vector' is FLAT, but profile 'graph' needs HNSW." in report.problems
+
+
+def test_ids_that_are_there_twice_are_counted(milvus_server, collection_name, books):
+    engine = build(milvus_server.uri, books, collection_name, token=milvus_server.token)
+    try:
+        engine.collection.insert(CODES[:3], np.arange(3))
+        report = engine.verify(expected_rows=N + 3)
+        assert report.problems == ("3 rows have an id that another one has, too.",)
+    finally:
+        engine.collection.drop()
+
+
+def test_a_sparse_row_of_another_kind_is_found(lite_uri, collection_name, books):
+    engine = build(lite_uri, books, collection_name, profile="sparse")
+    rows = [{"id": 7, "vector": {0: 1.0}}]
+    engine.collection.connection.call("upsert", collection_name, rows)
+    assert "1 of 1500 rows are not made of these codebooks' codewords, for instance id 7" in str(
+        engine.verify(rows=N)
+    )
+
+
+def test_what_is_sampled_is_something(lite_uri, collection_name, books):
+    engine = build(lite_uri, books, collection_name)
+    for name in ("rows", "queries", "k"):
+        with pytest.raises(InvalidInputError, match=f"{name} must be at least 1, got 0"):
+            engine.verify(**{name: 0})
 
 
 class Wrong:
