@@ -133,7 +133,10 @@ def measure_rare(
 
 
 def measure_segment(connection: Connection, space: Trained, nbits: int, n: int) -> dict[str, Any]:
-    """What Milvus makes of n rows, and what it says it made."""
+    """What Milvus makes of n rows, and what it says it made.
+
+    Milvus 2.3 has, for segments without the index, an index of its own that is not exact.
+    """
     books = space.codebooks
     codes = encode(space.items[:n], books)
     collection = fill(connection, Compact(books, nbits=nbits), codes).collection

@@ -3,7 +3,7 @@
     python benchmarks/milvus_profiles.py --json benchmarks/results/milvus_profiles.json
 
 CIFAR-10: the 50,000 images of the database are stored, and test images, drawn at random, are the
-queries; what our layer costs is measured with all 60,000 stored. Codebooks are trained without
+queries. Codebooks are trained without
 labels, their settings were chosen before (trained.py), and nothing is chosen here. The server is
 the one of the tests, Milvus 2.3.5 in one process; it indexes what it is given at once, and about
 2.5 of the seconds of indexing are its own waiting.
@@ -15,7 +15,7 @@ Searches are timed in turns, all collections being loaded. Insertion ends when M
 last row, and indexing when it has indexed and loaded all of them. Bytes are those of the profile's
 own reckoning, ids left out.
 
-Further parts: milvus_compact.py, where ``compact`` fails; milvus_layer.py, what our layer costs.
+Where ``compact`` fails is measured by milvus_compact.py, which this runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from milvus_compact import measure_rare, measure_segment, measure_skipping
-from milvus_layer import measure_layer
 from milvus_places import LITE, SERVER, fill, open_places
 from timing import Call, time_in_turns
 from trained import Trained, cifar10, trained
@@ -73,8 +72,6 @@ class Settings:
         sample_seconds: Calls are repeated until they take about this long.
         skipping_items: Rows where rows are left out of a scan.
         segments: Bits of Milvus's codes, and numbers of rows around 2 to that power.
-        inserts: Insertions to compare our layer by.
-        pairs: Searches to compare our layer by; a quarter as many on milvus-lite.
         quick: Train briefly, too.
     """
 
@@ -93,8 +90,6 @@ class Settings:
         (256, 10, (1000, 1023, 1024, 1025, 1100, 2048)),
         (256, 12, (1023, 1100, 4095, 4096)),
     )
-    inserts: int = 9
-    pairs: int = 600
     quick: bool = False
 
 
@@ -109,8 +104,6 @@ QUICK = Settings(
     sample_seconds=0.002,
     skipping_items=2000,
     segments=((16, 5, (1024,)),),
-    inserts=1,
-    pairs=8,
     quick=True,
 )
 
@@ -298,12 +291,6 @@ def measure(
     spaces = {K: trained(K, features=features, quick=settings.quick) for K in settings.codewords}
     run["codebooks"] = {f"K={K}": space.codebooks.fingerprint for K, space in spaces.items()}
     first = spaces[settings.codewords[0]]
-    run["layer"] = []
-    for place, connection in places.items():
-        pairs = settings.pairs if place == SERVER else settings.pairs // 4
-        row = measure_layer(connection, first, settings.inserts, pairs)
-        run["layer"].append({"place": place, **row})
-        yield
     run["profiles"] = []
     for row in measure_profiles(places, features, settings):
         run["profiles"].append(row)
@@ -342,13 +329,6 @@ def show(run: dict[str, Any]) -> None:
             f"{row['map']:>7.2f}{row['map_of_exact']:>7.2f}"
             f"{row['single']['queries_per_second']:>8.0f}{row['batch']['queries_per_second']:>8.0f}"
         )
-    for row in run["layer"]:
-        print(f"\nour layer, {row['place']}: insertion {row['insertion']['overhead']:+.1%}")
-        for one in row["searches"]:
-            print(
-                f"  batch {one['batch']}, k {one['k']}: {one['overhead']:+.1%} above pymilvus that "
-                f"normalises queries, {one['overhead_over_prepared']:+.1%} above one that need not"
-            )
     for part in ("rare", "segments", "skipping"):
         print(f"\n{part}")
         for row in run.get(part, []):
