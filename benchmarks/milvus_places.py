@@ -55,7 +55,10 @@ def open_places(*, without_server: bool) -> Iterator[dict[str, Connection]]:
         try:
             if why := server.unsupported():
                 raise server.MilvusServerError(why)
-            started = running.enter_context(server.MilvusServer(Path(folder, "server")))
+            started = server.MilvusServer(Path(folder, "server"))
+            # To stop it in good order takes seconds, and its data are thrown away.
+            running.callback(started.kill)
+            started.start()
             places[SERVER] = connect(started.uri, token=started.token)
         except server.MilvusServerError as exc:
             if not without_server:
