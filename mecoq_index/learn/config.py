@@ -14,7 +14,7 @@ from .._files import check_readable
 from ..errors import ArtifactError, InvalidInputError
 
 LossVariant = Literal["paper", "official"]
-CodebookMode = Literal["learned", "frozen"]
+CodebookMode = Literal["learned", "frozen", "signs"]
 ProjectionKind = Literal["linear", "mlp"]
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -25,8 +25,8 @@ class TrainConfig:
 
     Paths, devices and log levels are arguments of the run, not part of it. Symbols are those of the
     MeCoQ paper. A part of the method is switched off by its neutral value: ``positive_prior=0``
-    (debiasing), ``memory_size=0``, ``regularizer_weight=0``, ``entropy_weight=0``,
-    ``codebooks="frozen"``.
+    (debiasing), ``memory_size=0``, ``neighbours=0``, ``regularizer_weight=0``,
+    ``entropy_weight=0``, ``codebooks="frozen"``.
     """
 
     num_codebooks: int = 8
@@ -42,7 +42,8 @@ class TrainConfig:
     hidden_dim: int = 512
     """Width of the hidden layer of an ``mlp`` projection."""
     codebooks: CodebookMode = "learned"
-    """``frozen`` keeps the random unit codewords, as the official code does."""
+    """``frozen`` keeps the random unit codewords, as the official code does. ``signs`` learns binary
+    codes instead, of ``num_codebooks`` = ``dim`` bits, with ``num_codewords`` = 2."""
 
     loss: LossVariant = "paper"
     """``paper``: the paper's equations. ``official``: the released code's, departures and all."""
@@ -58,6 +59,11 @@ class TrainConfig:
     """N_M, soft codes kept as extra negatives; 0 turns the memory off."""
     memory_start_epoch: int = 3
     """The first epoch (from 0) in which the memory takes part in the loss."""
+
+    neighbours: int = 0
+    """Nearest neighbours in feature space that serve as an item's positives; 0: only its views."""
+    neighbour_share: float = 0.5
+    """Share of the positive pairs in which a neighbour gives the second view."""
 
     epochs: int = 50
     """Passes over the training items."""
@@ -101,6 +107,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value <= 0:
                 raise InvalidInputError(f"{name} must be above 0, got {value}.")
+        if not 0 <= self.neighbour_share <= 1:
+            raise InvalidInputError(
+                f"neighbour_share must lie in [0, 1], got {self.neighbour_share}."
+            )
         for name in ("positive_prior", "view_dropout", "momentum"):
             value = getattr(self, name)
             if not 0 <= value < 1:
@@ -120,6 +130,13 @@ class TrainConfig:
         if self.dim % self.num_codebooks:
             raise InvalidInputError(
                 f"dim must be a multiple of num_codebooks={self.num_codebooks}, got {self.dim}."
+            )
+
+        if self.codebooks == "signs" and (self.num_codewords, self.num_codebooks) != (2, self.dim):
+            raise InvalidInputError(
+                "codebooks='signs' is one bit a coordinate: num_codewords must be 2 and "
+                f"num_codebooks equal to dim, got {self.num_codewords}, {self.num_codebooks} and "
+                f"{self.dim}."
             )
 
     @property
@@ -178,6 +195,7 @@ _LOWEST: dict[str, float] = {
     "entropy_weight": 0,
     "memory_size": 0,
     "memory_start_epoch": 0,
+    "neighbours": 0,
     "epochs": 1,
     "batch_size": 2,
     "codebook_lr_scale": 0,

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .._arrays import Ids, Vectors
 from .._files import check_readable, load_npy
 from ..errors import ArtifactError, InvalidInputError
 from .batching import count_steps, shuffled_batches
 
 _DTYPES = (np.uint8, np.float16, np.float32)
-_CHECK_ROWS = 65536
+_BLOCK_ROWS = 65536
 
 
 class FeatureViews:
@@ -30,14 +31,13 @@ class FeatureViews:
 
     Args:
         views: Shape (V, n, P), uint8, float16 or float32; not copied. With V = 1 both views of
-            a pair are the same vector, and only ``dropout`` makes them differ.
+            a pair are the same vector, unless ``dropout`` or neighbours make them differ.
         scale: Features are ``views / scale``.
         dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
             scaled up to keep the expectation.
 
     Raises:
-        InvalidInputError: If shape or dtype is wrong, a value is NaN or Inf, or there is one view
-            and no dropout.
+        InvalidInputError: If shape or dtype is wrong, or a value is NaN or Inf.
     """
 
     def __init__(
@@ -54,12 +54,6 @@ class FeatureViews:
             raise InvalidInputError(f"scale must be above 0, got {scale}.")
         if not 0 <= dropout < 1:
             raise InvalidInputError(f"dropout must lie in [0, 1), got {dropout}.")
-        if len(views) == 1 and dropout == 0:
-            raise InvalidInputError(
-                "one view an item gives no two views to contrast: give (V, n, P) with V of at "
-                "least 2 (mecoq-index embed --backbone NAME --views 3 makes them), or set "
-                "view_dropout above 0."
-            )
         _check_finite(views)
         self._views = views
         self._scale = float(scale)
@@ -116,17 +110,41 @@ class FeatureViews:
         """Batches an epoch."""
         return count_steps(len(self), batch_size)
 
+    @property
+    def has_two_views(self) -> bool:
+        """Whether two views of one item differ."""
+        return self.num_views > 1 or self._dropout > 0
+
+    def mean_features(self) -> Vectors:
+        """The mean of each item's views, each scaled to unit length; float32, (n, P)."""
+        mean = np.zeros(self._views.shape[1:], np.float32)
+        for view in self._views:
+            for start in range(0, len(self), _BLOCK_ROWS):
+                rows = view[start : start + _BLOCK_ROWS].astype(np.float32)
+                norms = np.linalg.norm(rows, axis=1, keepdims=True)
+                np.divide(rows, norms, out=rows, where=norms > 0)
+                mean[start : start + _BLOCK_ROWS] += rows / np.float32(self.num_views)
+        return mean
+
     def batches(
-        self, epoch: int, batch_size: int, seed: int
+        self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views (B, P) float32 of each item of a shuffled batch, fixed by seed and epoch."""
+        """Two views (B, P) float32 for each item of a shuffled batch, fixed by seed and epoch.
+
+        Args:
+            epoch: The epoch, from 0.
+            batch_size: B; the last batch may be smaller.
+            seed: Seed of order and views.
+            partners: The item that gives the second view of item i, (n,); the same one if None.
+        """
         rng = np.random.default_rng([seed, epoch])
         for rows in shuffled_batches(len(self), batch_size, rng):
             first = rng.integers(self.num_views, size=len(rows))
             # A second view different from the first wherever there is one.
             offset = rng.integers(1, max(2, self.num_views), size=len(rows))
             second = (first + offset) % self.num_views
-            yield self._gather(first, rows, rng), self._gather(second, rows, rng)
+            others = rows if partners is None else partners[rows]
+            yield self._gather(first, rows, rng), self._gather(second, others, rng)
 
     def _gather(
         self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rng: np.random.Generator
@@ -144,8 +162,8 @@ def _check_finite(views: npt.NDArray[Any]) -> None:
     if views.dtype == np.uint8:
         return
     for v, view in enumerate(views):
-        for start in range(0, len(view), _CHECK_ROWS):
-            finite = np.isfinite(view[start : start + _CHECK_ROWS]).all(axis=1)
+        for start in range(0, len(view), _BLOCK_ROWS):
+            finite = np.isfinite(view[start : start + _BLOCK_ROWS]).all(axis=1)
             if not finite.all():
                 row = start + int(np.flatnonzero(~finite)[0])
                 raise InvalidInputError(

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..codebooks import Backbone, Codebooks, Layer
 from .config import TrainConfig
-from .quantizer import Quantized, SoftQuantizer
+from .quantizer import Quantized, SignQuantizer, SoftQuantizer
 
 
 class MeCoQ(nn.Module):
@@ -35,13 +35,17 @@ class MeCoQ(nn.Module):
             )
         else:
             self.projection = nn.Sequential(nn.Linear(feature_width, config.dim))
-        self.quantizer = SoftQuantizer(
-            config.num_codebooks,
-            config.num_codewords,
-            config.dim // config.num_codebooks,
-            alpha=config.alpha,
-            learned=config.codebooks == "learned",
-        )
+        self.quantizer: SoftQuantizer | SignQuantizer
+        if config.codebooks == "signs":
+            self.quantizer = SignQuantizer(config.dim, alpha=config.alpha)
+        else:
+            self.quantizer = SoftQuantizer(
+                config.num_codebooks,
+                config.num_codewords,
+                config.dim // config.num_codebooks,
+                alpha=config.alpha,
+                learned=config.codebooks == "learned",
+            )
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Embeddings z (B, D) of images (B, 3, H, W) or features (B, P)."""

@@ -1,4 +1,4 @@
-"""The trainable quantizer: soft assignment to unit codewords (MeCoQ, section 3.2)."""
+"""The trainable quantizers: soft assignment to unit codewords (MeCoQ, section 3.2), and signs."""
 
 from __future__ import annotations
 
@@ -87,3 +87,47 @@ class SoftQuantizer(nn.Module):
         would fade by itself.
         """
         self.codewords.copy_(self.unit_codewords())
+
+
+class SignQuantizer(nn.Module):
+    """Binary codes: the sign of every coordinate, with a straight-through gradient.
+
+    Learned binary hashing as a special case of the quantizer, so that codes of both kinds are
+    trained by the same loop: M = bits codebooks of the two codewords -1 and +1, Ds = 1. Unlike
+    `SoftQuantizer`, coordinates keep their length, for a coordinate has no direction but its sign:
+
+        p_m    = softmax(-alpha z_m, alpha z_m), so that p_m . (-1, 1) = tanh(alpha z_m)
+        zhat_m = sign(z_m), with the gradient of tanh(alpha z_m)
+
+    AQS between such codes is the number of equal bits minus that of different ones, so it ranks as
+    Hamming distance does.
+
+    Args:
+        num_bits: Bits of a code, and D.
+        alpha: Sharpness of the tanh.
+    """
+
+    codewords: torch.Tensor
+
+    def __init__(self, num_bits: int, *, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.register_buffer("codewords", torch.tensor([-1.0, 1.0]).repeat(num_bits, 1)[..., None])
+
+    def unit_codewords(self) -> torch.Tensor:
+        """-1 and +1 for every bit, (bits, 2, 1)."""
+        return self.codewords
+
+    def forward(self, z: torch.Tensor) -> Quantized:
+        """Quantize embeddings (n, bits) to -1 and +1."""
+        logits = torch.stack([-self.alpha * z, self.alpha * z], dim=-1)  # (n, bits, 2)
+        soft = torch.tanh(self.alpha * z)
+        signs = torch.where(z >= 0, 1.0, -1.0)
+        return Quantized(logits.softmax(-1), soft + (signs - soft).detach(), logits)
+
+    def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
+        """Signs (n, bits) of soft codes (n, bits, 2)."""
+        return torch.where(soft_codes[..., 1] >= 0.5, 1.0, -1.0)
+
+    def renormalize(self) -> None:
+        """Nothing to do: the codewords are not trained."""

@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from .. import __version__
+from .._arrays import Ids, Vectors
 from .._devices import pick_device
 from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
-from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval, set_trainable
+from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import TrainConfig
+from .encoder import extract_features
+from .images import Images
 from .losses import (
     codeword_regularizer,
     official_contrastive_loss,
@@ -35,6 +38,8 @@ from .losses import (
 )
 from .memory import CodeMemory
 from .model import MeCoQ
+from .neighbours import draw_partners, neighbour_graph
+from .optimization import make_optimizer, make_scheduler
 from .statistics import EpochStatistics
 
 logger = logging.getLogger("mecoq_index")
@@ -53,10 +58,29 @@ class PairSource(Protocol):
         ...
 
     def batches(
-        self, epoch: int, batch_size: int, seed: int
+        self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views of each item of every shuffled batch, fixed by seed and epoch."""
+        """Two views for each item of every shuffled batch, fixed by seed and epoch.
+
+        The second view of item i is one of item ``partners[i]``, or of i itself if None is given.
+        """
         ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A source whose items are feature vectors."""
+
+    def mean_features(self) -> Vectors:
+        """One vector an item, float32 (n, P), to find neighbours by."""
+        ...
+
+
+@runtime_checkable
+class HasImages(Protocol):
+    """A source whose items are images, in the order of its batches' numbers."""
+
+    images: Images
 
 
 @dataclass(frozen=True)
@@ -121,6 +145,8 @@ def train(
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
     log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
     if not resumed:
+        if config.neighbours:
+            run.find_neighbours()
         log.write({"config": config.to_dict(), "source": run.source_identity()})
     run_provenance = {**(provenance or {}), **run.provenance()}
     if paths is not None and not resumed:
@@ -164,16 +190,23 @@ class _Run:
             width = getattr(source, "width", None)
         if width is None:
             raise InvalidInputError("give feature_width or a backbone: the source has no width.")
+        if not config.neighbours and not getattr(source, "has_two_views", True):
+            raise InvalidInputError(
+                "one view an item gives no two views to contrast: set neighbours or view_dropout "
+                "above 0, or give (V, n, P) with V of at least 2 (mecoq-index embed --backbone "
+                "NAME --views 3 makes them)."
+            )
         self.device = pick_device(device)
         self.source, self.config, self.backbone = source, config, backbone
         self.epoch = 0
         with _seeded(config.seed, 0):
             module = None if backbone is None else backbone.module
             self.model = MeCoQ(width, config, module).to(self.device)
-        self.optimizer = _make_optimizer(self.model, config, module)
+        self.optimizer = make_optimizer(self.model, config, module)
         self.steps = source.steps(config.batch_size)
-        self.scheduler = _make_scheduler(self.optimizer, config, self.steps)
+        self.scheduler = make_scheduler(self.optimizer, config, self.steps)
         self.scaler = torch.amp.GradScaler(enabled=self.device.type == "cuda")
+        self.graph: Ids | None = None
         self.memory = None
         if config.memory_size:
             self.memory = CodeMemory(
@@ -186,7 +219,7 @@ class _Run:
         self._train_mode()
         statistics = EpochStatistics(self.steps, self.config.alpha, self.device)
         with _seeded(self.config.seed, 1 + self.epoch):
-            pairs = self.source.batches(self.epoch, self.config.batch_size, self.config.seed)
+            pairs = self._pairs()
             for step, (view1, view2) in enumerate(pairs, start=1):
                 self._step(view1, view2, statistics)
                 if step % statistics.stride == 0 or step == self.steps:
@@ -207,6 +240,29 @@ class _Run:
         self._check_parameters()
         self.epoch += 1
         return record
+
+    def find_neighbours(self) -> None:
+        """Build the graph of neighbours, in the space of the features before any training."""
+        if self.backbone is not None and isinstance(self.source, HasImages):
+            images = self.source.images
+            features = extract_features(images, self.backbone, device=self.device, strict=True)
+            vectors = features.features
+        elif isinstance(self.source, HasFeatures):
+            vectors = self.source.mean_features()
+        else:
+            raise InvalidInputError(
+                "neighbours need a source with mean_features(), or with images and a backbone; "
+                f"got {type(self.source).__name__}. Set neighbours to 0."
+            )
+        self.graph = neighbour_graph(vectors, self.config.neighbours)
+
+    def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        config = self.config
+        if self.graph is None:
+            return self.source.batches(self.epoch, config.batch_size, config.seed)
+        rng = np.random.default_rng([config.seed, self.epoch, 1])
+        partners = draw_partners(self.graph, config.neighbour_share, rng)
+        return self.source.batches(self.epoch, config.batch_size, config.seed, partners)
 
     def _step(self, view1: torch.Tensor, view2: torch.Tensor, statistics: EpochStatistics) -> None:
         config = self.config
@@ -305,6 +361,7 @@ class _Run:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
+            "graph": None if self.graph is None else torch.from_numpy(self.graph),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -318,6 +375,8 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+        if state["graph"] is not None:
+            self.graph = state["graph"].numpy()
         self.epoch = state["epoch"]
 
 
@@ -327,41 +386,3 @@ def _seeded(seed: int, part: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed((seed << 20) + part)
         yield
-
-
-def _make_optimizer(
-    model: MeCoQ, config: TrainConfig, backbone: nn.Module | None
-) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [
-        {"params": list(model.projection.parameters()), "lr": config.lr}
-    ]
-    if config.codebooks == "learned":
-        groups.append(
-            {
-                "params": [model.quantizer.codewords],
-                "lr": config.lr * config.codebook_lr_scale,
-                "weight_decay": 0.0,
-            }
-        )
-    if backbone is not None:
-        trainable = set_trainable(backbone, config.trainable_layers)
-        if trainable:
-            groups.append({"params": trainable, "lr": config.lr * config.backbone_lr_scale})
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-
-
-def _make_scheduler(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
-) -> LRScheduler:
-    warmup = config.warmup_epochs * steps
-    cosine = CosineAnnealingLR(
-        optimizer, T_max=max(1, config.epochs * steps - warmup), eta_min=config.final_lr
-    )
-    if not warmup:
-        return cosine
-    linear = LinearLR(optimizer, start_factor=config.warmup_lr / config.lr, total_iters=warmup)
-    return SequentialLR(optimizer, [linear, cosine], milestones=[warmup])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .._arrays import Ids
 from .._optional import require
 from .batching import count_steps, shuffled_batches
 from .images import Images
@@ -115,7 +116,7 @@ class ImageViews:
         augmentation: Augmentation | None = None,
         workers: int = 0,
     ) -> None:
-        self._images = images
+        self.images = images
         self._view = view_transform(transform, augmentation or Augmentation())
         self._workers = workers
         names = hashlib.sha256()
@@ -124,46 +125,57 @@ class ImageViews:
         self.fingerprint = names.hexdigest()
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def steps(self, batch_size: int) -> int:
         """Batches an epoch."""
         return count_steps(len(self), batch_size)
 
     def batches(
-        self, epoch: int, batch_size: int, seed: int
+        self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views (B, 3, H, W) of each image of a shuffled batch, fixed by seed and epoch."""
+        """Two views (B, 3, H, W) for each image of a shuffled batch, fixed by seed and epoch.
+
+        Args:
+            epoch: The epoch, from 0.
+            batch_size: B; the last batch may be smaller.
+            seed: Seed of order and views.
+            partners: The image that gives the second view of image i, (n,); the same one if None.
+        """
         rng = np.random.default_rng([seed, epoch])
         batches = [rows.tolist() for rows in shuffled_batches(len(self), batch_size, rng)]
         yield from DataLoader(
-            SeededViews(self._images, self._view, seed=seed, epoch=epoch, views=2),
+            SeededPairs(self.images, self._view, seed=seed, epoch=epoch, partners=partners),
             batch_sampler=batches,
             num_workers=self._workers,
             generator=torch.Generator(),  # the loader's own draws leave the global stream alone
         )
 
 
-class SeededViews(Dataset[tuple[torch.Tensor, ...]]):
-    """Views of image i, drawn from a random stream fixed by seed, epoch and i.
+class SeededPairs(Dataset[tuple[torch.Tensor, ...]]):
+    """Two views for image i, drawn from a random stream fixed by seed, epoch and i.
 
     Args:
         images: The images.
         view: Makes one random view of a PIL image.
         seed: Seed of the run.
         epoch: Epoch of the run.
-        views: Views an image.
+        partners: The image that gives the second view of image i, (n,); the same one if None.
     """
 
-    def __init__(self, images: Images, view: Any, *, seed: int, epoch: int, views: int) -> None:
-        self._images, self._view, self._views = images, view, views
+    def __init__(
+        self, images: Images, view: Any, *, seed: int, epoch: int, partners: Ids | None
+    ) -> None:
+        self._images, self._view, self._partners = images, view, partners
         self._key = (seed, epoch)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
-        """The views of image i, each (3, H, W)."""
+        """A view of image i and one of its partner, each (3, H, W)."""
         image = self._images.load(i)
+        j = i if self._partners is None else int(self._partners[i])
+        partner = image if j == i else self._images.load(j)
         with seeded(*self._key, i):
-            return tuple(self._view(image) for _ in range(self._views))
+            return self._view(image), self._view(partner)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from clusters import clustered_views
 
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks
@@ -17,16 +18,6 @@ SMALL = TrainConfig(
     num_codebooks=2, num_codewords=8, dim=8, epochs=3, batch_size=16, memory_size=24,
     memory_start_epoch=1, lr=0.05, warmup_epochs=1,
 )  # fmt: skip
-
-
-def clustered_views(n=90, width=12, clusters=6, seed=0):
-    """Two noisy views of items that fall into a few clusters, and the cluster of each item."""
-    rng = np.random.default_rng(seed)
-    centres = 2 * rng.standard_normal((clusters, width))
-    label = np.arange(n) % clusters
-    items = centres[label] + 0.5 * rng.standard_normal((n, width))
-    views = items + 0.3 * rng.standard_normal((2, n, width))
-    return views.astype(np.float32), label
 
 
 @pytest.fixture
@@ -52,8 +43,11 @@ class Interrupting:
     def steps(self, batch_size):
         return self._source.steps(batch_size)
 
-    def batches(self, epoch, batch_size, seed):
-        for i, pair in enumerate(self._source.batches(epoch, batch_size, seed)):
+    def mean_features(self):
+        return self._source.mean_features()
+
+    def batches(self, epoch, batch_size, seed, partners=None):
+        for i, pair in enumerate(self._source.batches(epoch, batch_size, seed, partners)):
             if epoch == self._epoch and i == 2:
                 raise KeyboardInterrupt
             yield pair
@@ -117,6 +111,7 @@ def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, 
         {"optimizer": "adamw", "lr": 0.005},
         {"max_grad_norm": 0.1},
         {"alpha": 3.0},
+        {"neighbours": 3},
     ],
 )
 def test_every_switch_changes_the_outcome(source, off):
@@ -167,10 +162,10 @@ def test_training_leaves_the_callers_random_stream_alone(source):
     torch.testing.assert_close(torch.rand(3), want)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("changes", [{"optimizer": "adamw"}, {"neighbours": 4}])
 @pytest.mark.parametrize("epoch", [0, 1, 2])
-def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, optimizer):
-    config = SMALL.replace(optimizer=optimizer)
+def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, changes):
+    config = SMALL.replace(**changes)
     whole = train(source, config, out=tmp_path / "whole.pt")
     out = tmp_path / "c.pt"
     paths = RunPaths(out)

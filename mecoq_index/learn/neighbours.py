@@ -1,0 +1,81 @@
+"""Nearest neighbours as positives: items that frozen features already hold to be alike.
+
+Two views of one image teach what augmentation leaves unchanged; a view of a neighbour teaches what
+a whole neighbourhood shares, and needs no augmentation at all. The graph is built once, with FAISS,
+before training.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .._arrays import Ids, Vectors, check_vectors
+from .._optional import require
+from ..errors import InvalidInputError
+
+EXACT_ROWS = 200_000
+"""Up to so many vectors every pair is compared; above, an inverted file finds most neighbours."""
+_LISTS_VISITED = 16
+_BLOCK = 4096
+
+
+def neighbour_graph(x: Vectors, k: int) -> Ids:
+    """The k nearest other rows of every row, by cosine.
+
+    Args:
+        x: float32, shape (n, P).
+        k: Neighbours of a row, at least 1 and below n.
+
+    Returns:
+        int64, shape (n, k), nearest first; -1 in the places that an inverted file could not fill.
+
+    Raises:
+        InvalidInputError: If ``x`` is no such array, or has too few rows.
+        MissingDependencyError: If FAISS is not installed.
+    """
+    x = check_vectors(x)
+    if not 1 <= k < len(x):
+        raise InvalidInputError(
+            f"neighbours must be between 1 and the other items, {len(x) - 1} here; got {k}."
+        )
+    faiss = require("faiss", extra="cpu", purpose="the graph of nearest neighbours")
+    unit = x.copy()
+    faiss.normalize_L2(unit)
+    index = faiss.IndexFlatIP(unit.shape[1])
+    if len(unit) > EXACT_ROWS:
+        lists = int(4 * math.sqrt(len(unit)))
+        index = faiss.IndexIVFFlat(index, unit.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+        index.train(unit[:: max(1, len(unit) // (64 * lists))])
+        index.nprobe = _LISTS_VISITED
+    index.add(unit)
+    graph = np.empty((len(unit), k), np.int64)
+    for start in range(0, len(unit), _BLOCK):
+        _, found = index.search(unit[start : start + _BLOCK], k + 1)
+        graph[start : start + _BLOCK] = _without_self(found, start)
+    return graph
+
+
+def _without_self(found: Ids, start: int) -> Ids:
+    """Drop each row's own number, or the last one where a copy of it took its place."""
+    own = found == np.arange(start, start + len(found))[:, None]
+    own[~own.any(axis=1), -1] = True
+    others: Ids = found[~own].reshape(len(found), -1)
+    return others
+
+
+def draw_partners(graph: Ids, share: float, rng: np.random.Generator) -> Ids:
+    """For each item the one that gives its second view: now a neighbour, now itself.
+
+    Args:
+        graph: From `neighbour_graph`, (n, k).
+        share: Probability of a neighbour, in [0, 1]; each of the k is as likely.
+        rng: Where chance comes from.
+
+    Returns:
+        int64, shape (n,).
+    """
+    n, k = graph.shape
+    picked: Ids = graph[np.arange(n), rng.integers(k, size=n)]
+    return np.where((rng.random(n) < share) & (picked >= 0), picked, np.arange(n))

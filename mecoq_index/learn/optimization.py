@@ -1,0 +1,59 @@
+"""Optimizer and learning-rate schedule of a training run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from .backbones import set_trainable
+from .config import TrainConfig
+from .model import MeCoQ
+
+
+def make_optimizer(
+    model: MeCoQ, config: TrainConfig, backbone: nn.Module | None
+) -> torch.optim.Optimizer:
+    """Groups for the projection, for learned codebooks, and for trainable backbone layers."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(model.projection.parameters()), "lr": config.lr}
+    ]
+    if config.codebooks == "learned":
+        groups.append(
+            {
+                "params": [model.quantizer.codewords],
+                "lr": config.lr * config.codebook_lr_scale,
+                "weight_decay": 0.0,
+            }
+        )
+    if backbone is not None:
+        trainable = set_trainable(backbone, config.trainable_layers)
+        if trainable:
+            groups.append({"params": trainable, "lr": config.lr * config.backbone_lr_scale})
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
+) -> LRScheduler:
+    """Linear growth over ``warmup_epochs``, then a cosine, both step by step.
+
+    Args:
+        optimizer: What it drives.
+        config: The settings.
+        steps: Steps an epoch.
+    """
+    warmup = config.warmup_epochs * steps
+    cosine = CosineAnnealingLR(
+        optimizer, T_max=max(1, config.epochs * steps - warmup), eta_min=config.final_lr
+    )
+    if not warmup:
+        return cosine
+    linear = LinearLR(optimizer, start_factor=config.warmup_lr / config.lr, total_iters=warmup)
+    return SequentialLR(optimizer, [linear, cosine], milestones=[warmup])
