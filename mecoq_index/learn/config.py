@@ -42,8 +42,8 @@ class TrainConfig:
     hidden_dim: int = 512
     """Width of the hidden layer of an ``mlp`` projection."""
     codebooks: CodebookMode = "learned"
-    """``frozen`` keeps the random unit codewords, as the official code does. ``signs`` learns binary
-    codes instead, of ``num_codebooks`` = ``dim`` bits, with ``num_codewords`` = 2."""
+    """``frozen`` keeps the random unit codewords, as the official code does. ``signs``
+    learns binary codes instead, of ``num_codebooks`` = ``dim`` bits, with ``num_codewords`` = 2."""
 
     loss: LossVariant = "paper"
     """``paper``: the paper's equations. ``official``: the released code's, departures and all."""

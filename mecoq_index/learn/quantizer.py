@@ -122,12 +122,12 @@ class SignQuantizer(nn.Module):
         """Quantize embeddings (n, bits) to -1 and +1."""
         logits = torch.stack([-self.alpha * z, self.alpha * z], dim=-1)  # (n, bits, 2)
         soft = torch.tanh(self.alpha * z)
-        signs = torch.where(z >= 0, 1.0, -1.0)
+        signs = torch.where(z > 0, 1.0, -1.0)
         return Quantized(logits.softmax(-1), soft + (signs - soft).detach(), logits)
 
     def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
         """Signs (n, bits) of soft codes (n, bits, 2)."""
-        return torch.where(soft_codes[..., 1] >= 0.5, 1.0, -1.0)
+        return torch.where(soft_codes[..., 1] > 0.5, 1.0, -1.0)
 
     def renormalize(self) -> None:
         """Nothing to do: the codewords are not trained."""

@@ -18,11 +18,12 @@ class EpochStatistics:
 
     Args:
         steps: Steps of the epoch.
-        alpha: Sharpness of the quantizer, which its logits carry.
+        alpha: Sharpness of the quantizer, which its logits carry; None where they are not products
+            of unit vectors, and there is no quantization error to speak of.
         device: Where the sums are kept.
     """
 
-    def __init__(self, steps: int, alpha: float, device: torch.device) -> None:
+    def __init__(self, steps: int, alpha: float | None, device: torch.device) -> None:
         self._alpha = alpha
         self.stride = max(1, steps // _SAMPLES_AN_EPOCH)
         self._device = device
@@ -46,10 +47,11 @@ class EpochStatistics:
         if self._counts is None:
             self._counts = torch.zeros(M, K, device=self._device)
         self._counts.scatter_add_(1, codes.T, torch.ones_like(codes.T, dtype=torch.float32))
-        # ||z^m - c||^2 = 2 - 2 <z^m, c> for unit vectors, summed over the M subvectors
-        error = (2 - 2 * best / self._alpha).sum(dim=1).mean()
-        entropy = soft_code_entropy(quantized.soft_codes)
-        for name, value in (("_error", error), ("_entropy", entropy)):
+        sampled = {"_entropy": soft_code_entropy(quantized.soft_codes)}
+        if self._alpha is not None:
+            # ||z^m - c||^2 = 2 - 2 <z^m, c> for unit vectors, summed over the M subvectors
+            sampled["_error"] = (2 - 2 * best / self._alpha).sum(dim=1).mean()
+        for name, value in sampled.items():
             self._sums[name] = self._sums.get(name, 0) + value
         self._sampled += 1
 
@@ -68,15 +70,17 @@ class EpochStatistics:
         ``codeword_perplexity``: exp of the entropy of the assignments, mean over subquantizers,
         at most K; ``soft_code_entropy``: mean entropy of the soft codes, nats;
         ``quantization_error``: mean squared distance of block-normalised embeddings to their
-        decoded codes, in [0, 4 M].
+        decoded codes, in [0, 4 M]; not for signs.
         """
         if self._counts is None:
             return {}
         share = self._counts / self._counts.sum(dim=1, keepdim=True)
         entropy = -(share * share.clamp_min(1e-12).log()).sum(dim=1)
-        return {
+        health = {
             "codeword_usage": float((self._counts > 0).float().mean()),
             "codeword_perplexity": float(entropy.exp().mean()),
             "soft_code_entropy": float(self._sums["_entropy"]) / self._sampled,
-            "quantization_error": float(self._sums["_error"]) / self._sampled,
         }
+        if self._alpha is not None:
+            health["quantization_error"] = float(self._sums["_error"]) / self._sampled
+        return health

@@ -217,7 +217,8 @@ class _Run:
         """One pass over the items; returns the epoch's log record."""
         started = time.perf_counter()
         self._train_mode()
-        statistics = EpochStatistics(self.steps, self.config.alpha, self.device)
+        alpha = None if self.config.codebooks == "signs" else self.config.alpha
+        statistics = EpochStatistics(self.steps, alpha, self.device)
         with _seeded(self.config.seed, 1 + self.epoch):
             pairs = self._pairs()
             for step, (view1, view2) in enumerate(pairs, start=1):

@@ -5,7 +5,7 @@ import torch
 
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.learn.quantizer import SoftQuantizer
+from mecoq_index.learn.quantizer import SignQuantizer, SoftQuantizer
 
 SHAPES = [(1, 2, 3), (4, 16, 2), (3, 7, 5)]
 
@@ -78,3 +78,27 @@ def test_frozen_codebooks_take_no_gradient():
     quantizer(z).reconstruction.square().sum().backward()
     assert quantizer.codewords.grad is None
     assert z.grad is not None
+
+
+def test_signs_are_hard_forward_and_a_tanh_backward():
+    quantizer = SignQuantizer(4, alpha=2.0).double()
+    z = torch.tensor([[0.3, -0.1, 2.0, -3.0]], dtype=torch.float64, requires_grad=True)
+    got = quantizer(z)
+    np.testing.assert_array_equal(got.reconstruction.detach(), [[1, -1, 1, -1]])
+    np.testing.assert_array_equal(quantizer.decode(got.soft_codes).detach(), [[1, -1, 1, -1]])
+    gradient = torch.autograd.grad(got.reconstruction.sum(), z)[0]
+    np.testing.assert_allclose(gradient, 2 * (1 - np.tanh(2 * z.detach().numpy()) ** 2))
+    np.testing.assert_allclose(
+        got.soft_codes.detach()[..., 1] - got.soft_codes.detach()[..., 0],
+        np.tanh(2 * z.detach().numpy()),
+    )
+
+
+def test_aqs_over_signs_counts_equal_bits():
+    codewords = SignQuantizer(8, alpha=1.0).unit_codewords().numpy()
+    books = Codebooks(codewords)
+    z = np.random.default_rng(0).standard_normal((30, 8), dtype=np.float32)
+    codes = aqs.encode(z, books)
+    np.testing.assert_array_equal(codes, z > 0)
+    equal = (codes[:5, None] == codes[None]).sum(-1)
+    np.testing.assert_allclose(aqs.aqs(z[:5], codes, books), 2.0 * equal - 8, atol=1e-5)

@@ -74,6 +74,20 @@ def test_learned_codes_find_items_of_the_same_cluster():
     assert precision > 0.9
 
 
+def test_learned_binary_codes_find_items_of_the_same_cluster(tmp_path):
+    views, label = clustered_views(n=300)
+    config = SMALL.replace(
+        codebooks="signs", num_codebooks=16, num_codewords=2, dim=16, alpha=1.0, epochs=10
+    )
+    books = train(FeatureViews(views), config, out=tmp_path / "c.pt")
+    assert (books.M, books.K, books.bits) == (16, 2, 16)
+    z = books.project(views[0])
+    scores = aqs.aqs(z[:50], aqs.encode(z, books), books)
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+    assert (label[top] == label[:50, None]).mean() > 0.9
+    assert "quantization_error" not in _log(RunPaths(tmp_path / "c.pt"))[-1]
+
+
 def test_frozen_codebooks_stay_as_initialised(source):
     config = SMALL.replace(codebooks="frozen")
     one, three = (train(source, config.replace(epochs=n)) for n in (1, 3))
