@@ -35,13 +35,20 @@ class FeatureViews:
         scale: Features are ``views / scale``.
         dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
             scaled up to keep the expectation.
+        features: The items as they are, shape (n, P), to find neighbours by; any length. The mean
+            of an item's unit views if None.
 
     Raises:
         InvalidInputError: If shape or dtype is wrong, or a value is NaN or Inf.
     """
 
     def __init__(
-        self, views: npt.NDArray[Any], *, scale: float = 1.0, dropout: float = 0.0
+        self,
+        views: npt.NDArray[Any],
+        *,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+        features: npt.NDArray[Any] | None = None,
     ) -> None:
         if views.ndim != 3 or views.dtype not in _DTYPES:
             raise InvalidInputError(
@@ -54,8 +61,18 @@ class FeatureViews:
             raise InvalidInputError(f"scale must be above 0, got {scale}.")
         if not 0 <= dropout < 1:
             raise InvalidInputError(f"dropout must lie in [0, 1), got {dropout}.")
-        _check_finite(views)
+        if features is not None and (
+            features.shape != views.shape[1:] or features.dtype not in _DTYPES
+        ):
+            raise InvalidInputError(
+                f"features must have shape {views.shape[1:]}, one row an item, and dtype uint8, "
+                f"float16 or float32, got {features.shape} {features.dtype}."
+            )
+        _check_finite(views, "the vectors of view {}")
+        if features is not None:
+            _check_finite(features[None], "those of the items")
         self._views = views
+        self._features = features
         self._scale = float(scale)
         self._dropout = float(dropout)
 
@@ -64,8 +81,9 @@ class FeatureViews:
         """Read views from a file.
 
         Args:
-            path: An ``.npz`` with the arrays ``view0``, ``view1``, ... of shape (n, P) each and,
-                if the features were scaled, a number ``scale``; or an ``.npy`` of shape (V, n, P),
+            path: An ``.npz`` with the arrays ``view0``, ``view1``, ... of shape (n, P) each,
+                perhaps ``features`` (n, P) of the items as they are and, if all were scaled, a
+                number ``scale``; or an ``.npy`` of shape (V, n, P),
                 or (n, P) for one view.
             dropout: As in the constructor.
 
@@ -74,14 +92,15 @@ class FeatureViews:
             InvalidInputError: If the arrays do not fit together.
         """
         path = check_readable(path)
+        features = None
         if path.suffix == ".npz":
-            views, scale = _load_npz(path)
+            views, scale, features = _load_npz(path)
         else:
             views, scale = load_npy(path), 1.0
             if views.ndim == 2:
                 views = views[None]
         try:
-            return cls(views, scale=scale, dropout=dropout)
+            return cls(views, scale=scale, dropout=dropout, features=features)
         except InvalidInputError as exc:
             raise InvalidInputError(f"{path}: {exc}") from exc
 
@@ -115,8 +134,10 @@ class FeatureViews:
         """Whether two views of one item differ."""
         return self.num_views > 1 or self._dropout > 0
 
-    def mean_features(self) -> Vectors:
-        """The mean of each item's views, each scaled to unit length; float32, (n, P)."""
+    def frozen_features(self) -> Vectors:
+        """What neighbours are found by, float32 (n, P): the features, or means of unit views."""
+        if self._features is not None:
+            return self._features.astype(np.float32)
         mean = np.zeros(self._views.shape[1:], np.float32)
         for view in self._views:
             for start in range(0, len(self), _BLOCK_ROWS):
@@ -158,20 +179,21 @@ class FeatureViews:
         return torch.from_numpy(x)
 
 
-def _check_finite(views: npt.NDArray[Any]) -> None:
-    if views.dtype == np.uint8:
+def _check_finite(stack: npt.NDArray[Any], name: str) -> None:
+    if stack.dtype == np.uint8:
         return
-    for v, view in enumerate(views):
-        for start in range(0, len(view), _BLOCK_ROWS):
-            finite = np.isfinite(view[start : start + _BLOCK_ROWS]).all(axis=1)
+    for v, rows in enumerate(stack):
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            finite = np.isfinite(rows[start : start + _BLOCK_ROWS]).all(axis=1)
             if not finite.all():
                 row = start + int(np.flatnonzero(~finite)[0])
                 raise InvalidInputError(
-                    f"features must be finite, but view {v} holds NaN or Inf, first in row {row}."
+                    f"features must be finite, but {name.format(v)} hold NaN or Inf, first in row "
+                    f"{row}."
                 )
 
 
-def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
+def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float, npt.NDArray[Any] | None]:
     try:
         # NumPy leaves a file open when it fails to read one that it opened itself.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
@@ -185,6 +207,7 @@ def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
                 )
             arrays = [archive[name] for name in names]
             scale = float(archive["scale"]) if "scale" in archive.files else 1.0
+            features = archive["features"] if "features" in archive.files else None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
         raise ArtifactError(f"{path} is no readable .npz file: {exc}") from exc
     if len({(a.shape, a.dtype) for a in arrays}) != 1 or arrays[0].ndim != 2:
@@ -192,4 +215,4 @@ def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float]:
             f"{path}: all views must have one shape (n, P) and one dtype, got "
             f"{[(a.shape, str(a.dtype)) for a in arrays]}."
         )
-    return np.stack(arrays), scale
+    return np.stack(arrays), scale, features

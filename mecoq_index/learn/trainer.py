@@ -27,7 +27,7 @@ from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
 from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
-from .config import TrainConfig
+from .config import Precision, TrainConfig
 from .encoder import extract_features
 from .images import Images
 from .losses import (
@@ -71,7 +71,7 @@ class PairSource(Protocol):
 class HasFeatures(Protocol):
     """A source whose items are feature vectors."""
 
-    def mean_features(self) -> Vectors:
+    def frozen_features(self) -> Vectors:
         """One vector an item, float32 (n, P), to find neighbours by."""
         ...
 
@@ -205,7 +205,8 @@ class _Run:
         self.optimizer = make_optimizer(self.model, config, module)
         self.steps = source.steps(config.batch_size)
         self.scheduler = make_scheduler(self.optimizer, config, self.steps)
-        self.scaler = torch.amp.GradScaler(enabled=self.device.type == "cuda")
+        self.autocast = _autocast_dtype(config.precision, self.device)
+        self.scaler = torch.amp.GradScaler(enabled=self.autocast == torch.float16)
         self.graph: Ids | None = None
         self.memory = None
         if config.memory_size:
@@ -249,10 +250,10 @@ class _Run:
             features = extract_features(images, self.backbone, device=self.device, strict=True)
             vectors = features.features
         elif isinstance(self.source, HasFeatures):
-            vectors = self.source.mean_features()
+            vectors = self.source.frozen_features()
         else:
             raise InvalidInputError(
-                "neighbours need a source with mean_features(), or with images and a backbone; "
+                "neighbours need a source with frozen_features(), or with images and a backbone; "
                 f"got {type(self.source).__name__}. Set neighbours to 0."
             )
         self.graph = neighbour_graph(vectors, self.config.neighbours)
@@ -269,7 +270,7 @@ class _Run:
         config = self.config
         n = len(view1)
         both = torch.cat([view1, view2]).to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, self.autocast, self.autocast is not None):
             quantized = self.model(both)
         memory = None
         if self.memory is not None and self._memory_in_use():
@@ -379,6 +380,13 @@ class _Run:
         if state["graph"] is not None:
             self.graph = state["graph"].numpy()
         self.epoch = state["epoch"]
+
+
+def _autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The narrower type of matrix products and convolutions; None keeps float32."""
+    if precision == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 @contextmanager

@@ -120,8 +120,11 @@ def test_training_from_images_gives_codebooks_that_embed_images(layers, tmp_path
     np.testing.assert_allclose(z, books.project(extracted.features), atol=1e-6)
 
 
-def test_a_trained_backbone_changes_where_it_may_and_resumes_to_equal_bits(tmp_path):
-    config = CONFIG.replace(trainable_layers=1, epochs=3, backbone_lr_scale=1.0)
+@pytest.mark.parametrize("neighbours", [0, 3])
+def test_a_trained_backbone_changes_where_it_may_and_resumes_to_equal_bits(neighbours, tmp_path):
+    config = CONFIG.replace(
+        trainable_layers=1, epochs=3, backbone_lr_scale=1.0, neighbours=neighbours
+    )
 
     def run(out, resume=False, stop=None):
         backbone = load_backbone(TINY)

@@ -93,7 +93,7 @@ def test_a_plain_matrix_is_one_view(tmp_path):
         (np.zeros((5, 3), np.float32), {}, r"must have shape \(V, n, P\) .* got \(5, 3\) float32"),
         (np.zeros((2, 5, 3)), {}, r"dtype uint8, float16 or float32, got \(2, 5, 3\) float64"),
         (np.zeros((2, 1, 3), np.float32), {}, "must hold at least 2 items"),
-        (np.full((2, 4, 3), np.nan, np.float32), {}, "view 0 holds NaN or Inf, first in row 0"),
+        (np.full((2, 4, 3), np.nan, np.float32), {}, "view 0 hold NaN or Inf, first in row 0"),
         (np.zeros((2, 4, 3), np.float32), {"scale": 0.0}, r"scale must be above 0, got 0\.0"),
         (np.zeros((2, 4, 3), np.float32), {"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1"),
     ],
@@ -106,7 +106,7 @@ def test_bad_views_say_what_must_hold(views, options, message):
 def test_a_nan_deep_inside_is_found():
     views = _numbered(n=70000)
     views[2, 66666, 1] = np.inf
-    with pytest.raises(InvalidInputError, match="view 2 holds NaN or Inf, first in row 66666"):
+    with pytest.raises(InvalidInputError, match="view 2 hold NaN or Inf, first in row 66666"):
         FeatureViews(views)
 
 

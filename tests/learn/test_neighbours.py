@@ -84,8 +84,22 @@ def test_the_second_view_is_the_partners():
 
 def test_the_vectors_that_neighbours_are_found_by_are_means_of_unit_views():
     views = np.array([[[3, 4], [0, 0]], [[0, 2], [5, 0]]], np.uint8)
-    mean = FeatureViews(views, scale=7.0).mean_features()
+    mean = FeatureViews(views, scale=7.0).frozen_features()
     np.testing.assert_allclose(mean, [[0.3, 0.9], [0.5, 0]], rtol=1e-6)
+    features = np.array([[1, 2], [3, 4]], np.float16)
+    np.testing.assert_array_equal(
+        FeatureViews(views, features=features).frozen_features(), [[1, 2], [3, 4]]
+    )
+
+
+def test_features_come_with_the_views_of_a_file(tmp_path):
+    views = clustered_views()[0]
+    np.savez(tmp_path / "a.npz", view0=views[0], view1=views[1], features=views[0] * 2)
+    loaded = FeatureViews.load(tmp_path / "a.npz")
+    np.testing.assert_array_equal(loaded.frozen_features(), views[0] * 2)
+    np.savez(tmp_path / "b.npz", view0=views[0], view1=views[1], features=views[0, :5])
+    with pytest.raises(InvalidInputError, match=r"b\.npz: features must have shape \(90, 12\)"):
+        FeatureViews.load(tmp_path / "b.npz")
 
 
 def test_neighbours_alone_are_enough_to_learn_from():

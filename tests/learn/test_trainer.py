@@ -43,8 +43,8 @@ class Interrupting:
     def steps(self, batch_size):
         return self._source.steps(batch_size)
 
-    def mean_features(self):
-        return self._source.mean_features()
+    def frozen_features(self):
+        return self._source.frozen_features()
 
     def batches(self, epoch, batch_size, seed, partners=None):
         for i, pair in enumerate(self._source.batches(epoch, batch_size, seed, partners)):
@@ -126,6 +126,7 @@ def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, 
         {"max_grad_norm": 0.1},
         {"alpha": 3.0},
         {"neighbours": 3},
+        {"precision": "bfloat16"},
     ],
 )
 def test_every_switch_changes_the_outcome(source, off):

@@ -37,6 +37,15 @@ def test_two_views_of_an_image_differ_and_change_with_seed_and_epoch():
         assert not torch.equal(other[0][0], first)
 
 
+def test_the_second_view_is_one_of_the_partner():
+    pixels = np.repeat(np.arange(9, dtype=np.uint8) * 20, 16 * 20 * 3).reshape(9, 16, 20, 3)
+    source = ImageViews(ImageArray(pixels), TRANSFORM, augmentation=STILL, workers=1)
+    partners = np.roll(np.arange(9), 2)
+    for first, second in source.batches(0, 4, 0, partners):
+        i, j = (((x[:, 0, 0, 0] * 0.25 + 0.5) * 255 / 20).round().int() for x in (first, second))
+        np.testing.assert_array_equal(partners[i], j)
+
+
 def test_loading_leaves_the_global_stream_alone():
     torch.manual_seed(1)
     want = torch.rand(2)
