@@ -15,7 +15,7 @@ from ..errors import ArtifactError, InvalidInputError
 
 LossVariant = Literal["paper", "official"]
 CodebookMode = Literal["learned", "frozen", "signs"]
-ProjectionKind = Literal["linear", "mlp"]
+ProjectionKind = Literal["linear", "mlp", "mlp-bn"]
 OptimizerName = Literal["sgd", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -39,9 +39,10 @@ class TrainConfig:
     alpha: float = 10.0
     """Sharpness of the soft assignment; larger is closer to the hard one."""
     projection: ProjectionKind = "linear"
-    """``linear``: one affine map to D. ``mlp``: a hidden layer with ReLU before it."""
+    """``linear``: one affine map to D. ``mlp``: a hidden layer with ReLU before it. ``mlp-bn``: the
+    same with batch normalisation before the ReLU, which is folded into the weights on export."""
     hidden_dim: int = 512
-    """Width of the hidden layer of an ``mlp`` projection."""
+    """Width of the hidden layer of an ``mlp`` or ``mlp-bn`` projection."""
     codebooks: CodebookMode = "learned"
     """``frozen`` keeps the random unit codewords, as the official code does. ``signs``
     learns binary codes instead, of ``num_codebooks`` = ``dim`` bits, with ``num_codewords`` = 2."""

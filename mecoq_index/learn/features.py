@@ -35,8 +35,9 @@ class FeatureViews:
         scale: Features are ``views / scale``.
         dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
             scaled up to keep the expectation.
-        features: The items as they are, shape (n, P), to find neighbours by; any length. The mean
-            of an item's unit views if None.
+        features: The items as they are, shape (n, P), on the scale of the views: one more view to
+            train on, and what neighbours are found by. If None, neighbours are found by the mean
+            of an item's unit views.
 
     Raises:
         InvalidInputError: If shape or dtype is wrong, or a value is NaN or Inf.
@@ -118,12 +119,14 @@ class FeatureViews:
         rows = self._views.reshape(-1, self.width)[::997]
         digest = hashlib.sha256(repr((self._views.shape, str(rows.dtype), self._scale)).encode())
         digest.update(np.ascontiguousarray(rows).tobytes())
+        if self._features is not None:
+            digest.update(np.ascontiguousarray(self._features[::997]).tobytes())
         return digest.hexdigest()
 
     @property
     def num_views(self) -> int:
-        """V, the views stored of each item."""
-        return int(self._views.shape[0])
+        """V, the vectors stored of each item, ``features`` included."""
+        return int(self._views.shape[0]) + (self._features is not None)
 
     def steps(self, batch_size: int) -> int:
         """Batches an epoch."""
@@ -137,14 +140,15 @@ class FeatureViews:
     def frozen_features(self) -> Vectors:
         """What neighbours are found by, float32 (n, P): the features, or means of unit views."""
         if self._features is not None:
-            return self._features.astype(np.float32)
+            plain: Vectors = self._features.astype(np.float32) / np.float32(self._scale)
+            return plain
         mean = np.zeros(self._views.shape[1:], np.float32)
         for view in self._views:
             for start in range(0, len(self), _BLOCK_ROWS):
                 rows = view[start : start + _BLOCK_ROWS].astype(np.float32)
                 norms = np.linalg.norm(rows, axis=1, keepdims=True)
                 np.divide(rows, norms, out=rows, where=norms > 0)
-                mean[start : start + _BLOCK_ROWS] += rows / np.float32(self.num_views)
+                mean[start : start + _BLOCK_ROWS] += rows / np.float32(len(self._views))
         return mean
 
     def batches(
@@ -170,7 +174,13 @@ class FeatureViews:
     def _gather(
         self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> torch.Tensor:
-        x = self._views[view, rows].astype(np.float32)
+        if self._features is None:
+            x = self._views[view, rows].astype(np.float32)
+        else:
+            stored = view < len(self._views)
+            x = np.empty((len(rows), self.width), np.float32)
+            x[stored] = self._views[view[stored], rows[stored]]
+            x[~stored] = self._features[rows[~stored]]
         if self._scale != 1:
             x /= self._scale
         if self._dropout:

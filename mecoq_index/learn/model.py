@@ -27,14 +27,7 @@ class MeCoQ(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        if config.projection == "mlp":
-            self.projection = nn.Sequential(
-                nn.Linear(feature_width, config.hidden_dim),
-                nn.ReLU(),
-                nn.Linear(config.hidden_dim, config.dim),
-            )
-        else:
-            self.projection = nn.Sequential(nn.Linear(feature_width, config.dim))
+        self.projection = _make_projection(feature_width, config)
         self.quantizer: SoftQuantizer | SignQuantizer
         if config.codebooks == "signs":
             self.quantizer = SignQuantizer(config.dim, alpha=config.alpha)
@@ -64,10 +57,32 @@ class MeCoQ(nn.Module):
         self, *, backbone: Backbone | None, provenance: Mapping[str, Any]
     ) -> Codebooks:
         """What has been learned so far, as an artefact."""
-        layers = [
-            Layer(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy())
-            for layer in self.projection
-            if isinstance(layer, nn.Linear)
-        ]
+        layers: list[Layer] = []
+        for module in self.projection:
+            if isinstance(module, nn.Linear):
+                layers.append(
+                    Layer(module.weight.detach().cpu().numpy(), module.bias.detach().cpu().numpy())
+                )
+            elif isinstance(module, nn.BatchNorm1d):
+                layers.append(_fold(layers.pop(), module))
         codewords = self.quantizer.unit_codewords().detach().cpu().numpy()
         return Codebooks(codewords, projection=layers, backbone=backbone, provenance=provenance)
+
+
+def _make_projection(feature_width: int, config: TrainConfig) -> nn.Sequential:
+    if config.projection == "linear":
+        return nn.Sequential(nn.Linear(feature_width, config.dim))
+    hidden: list[nn.Module] = [nn.Linear(feature_width, config.hidden_dim)]
+    if config.projection == "mlp-bn":
+        hidden.append(nn.BatchNorm1d(config.hidden_dim))
+    return nn.Sequential(*hidden, nn.ReLU(), nn.Linear(config.hidden_dim, config.dim))
+
+
+def _fold(layer: Layer, norm: nn.BatchNorm1d) -> Layer:
+    """The affine map that a layer and the normalisation behind it make at inference."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a normalisation without running statistics cannot be folded.")
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - scale * norm.running_mean
+    factor = scale.detach().cpu().numpy()
+    return Layer(layer.weight * factor[:, None], layer.bias * factor + shift.detach().cpu().numpy())

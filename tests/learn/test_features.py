@@ -32,6 +32,16 @@ def test_all_ordered_pairs_of_views_occur():
     assert len(set(zip(first[:, 0], second[:, 0], strict=True))) == 6
 
 
+def test_the_features_of_the_items_are_one_view_more():
+    views = _numbered(n=200)
+    source = FeatureViews(views[:2], features=views[2])
+    assert source.num_views == 3
+    first, second = _batches(source, size=200)[0]
+    np.testing.assert_array_equal(first[:, 1], second[:, 1])
+    assert len(set(zip(first[:, 0], second[:, 0], strict=True))) == 6
+    assert source.fingerprint != FeatureViews(views[:2]).fingerprint
+
+
 def test_batches_depend_on_seed_and_epoch_only():
     source = FeatureViews(_numbered())
     a, b = _batches(source, 1, seed=7), _batches(source, 1, seed=7)

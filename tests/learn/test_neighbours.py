@@ -88,7 +88,7 @@ def test_the_vectors_that_neighbours_are_found_by_are_means_of_unit_views():
     np.testing.assert_allclose(mean, [[0.3, 0.9], [0.5, 0]], rtol=1e-6)
     features = np.array([[1, 2], [3, 4]], np.float16)
     np.testing.assert_array_equal(
-        FeatureViews(views, features=features).frozen_features(), [[1, 2], [3, 4]]
+        FeatureViews(views, scale=2.0, features=features).frozen_features(), [[0.5, 1], [1.5, 2]]
     )
 
 

@@ -122,6 +122,7 @@ def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, 
         {"codebooks": "frozen"},
         {"loss": "official"},
         {"projection": "mlp", "hidden_dim": 16},
+        {"projection": "mlp-bn", "hidden_dim": 16},
         {"optimizer": "adamw", "lr": 0.005},
         {"max_grad_norm": 0.1},
         {"alpha": 3.0},
@@ -177,7 +178,9 @@ def test_training_leaves_the_callers_random_stream_alone(source):
     torch.testing.assert_close(torch.rand(3), want)
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "adamw"}, {"neighbours": 4}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adamw"}, {"neighbours": 4, "projection": "mlp-bn"}]
+)
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, changes):
     config = SMALL.replace(**changes)
@@ -258,10 +261,12 @@ def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
     assert source.width == books.P
 
 
-def test_the_exported_projection_and_codes_are_those_of_the_model(source):
-    config = SMALL.replace(projection="mlp", hidden_dim=16)
+@pytest.mark.parametrize("projection", ["linear", "mlp", "mlp-bn"])
+def test_the_exported_projection_and_codes_are_those_of_the_model(source, projection):
+    config = SMALL.replace(projection=projection, hidden_dim=16)
     run = trainer._Run(source, config, None, None, "cpu")
     run.train_epoch(None)
+    run.model.eval()
     books = run.codebooks({})
     x = clustered_views(seed=3)[0][0]
     with torch.no_grad():
