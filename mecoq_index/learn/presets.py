@@ -46,6 +46,17 @@ _RELEASED = {
 PRESETS: tuple[str, ...] = tuple(f"{data}-{bits}" for data in _RELEASED for bits in _BITS)
 
 
+_ON_FEATURES: dict[str, Any] = {
+    "projection": "mlp-bn",
+    "batch_size": 256,
+    "lr": 0.1,
+    "codebook_lr_scale": 2.5,
+    "epochs": 40,
+    "memory_size": 0,
+    "neighbours": 3,
+}
+
+
 def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
     """The settings called ``name``, for instance ``cifar10-i-32``.
 
@@ -84,11 +95,10 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
     )
 
 
-def for_features(bits: int, num_codewords: int = 256) -> TrainConfig:
-    """Settings for cached features, chosen on held-out database rows of CIFAR-10 features.
+def for_features(bits: int, num_codewords: int = 16) -> TrainConfig:
+    """Settings for cached features with views, chosen on held-out database rows of CIFAR-10.
 
-    The log of that search is benchmarks/results/settings_search.jsonl; ablation_cifar10.py beside
-    it changes them in one point at a time, at 32 bits.
+    benchmarks/results/settings_search.jsonl is the log of that search.
 
     Args:
         bits: Bits of a code, a multiple of log2 K.
@@ -97,15 +107,37 @@ def for_features(bits: int, num_codewords: int = 256) -> TrainConfig:
     Raises:
         InvalidInputError: If ``bits`` does not fit.
     """
-    return _recommended(
-        bits,
-        num_codewords,
-        projection="mlp",
-        batch_size=256,
-        lr=0.1,
-        codebook_lr_scale=2.5,
-        epochs=20,
-        memory_size=0,
+    return _recommended(bits, num_codewords, **_ON_FEATURES)
+
+
+def for_vectors(bits: int, num_codewords: int = 16) -> TrainConfig:
+    """Settings for vectors without views: neighbours and dropout take their place.
+
+    Args:
+        bits: Bits of a code, a multiple of log2 K.
+        num_codewords: K, a power of two.
+
+    Raises:
+        InvalidInputError: If ``bits`` does not fit.
+    """
+    return for_features(bits, num_codewords).replace(
+        neighbours=5, neighbour_share=1.0, view_dropout=0.2, epochs=20
+    )
+
+
+def for_binary(bits: int) -> TrainConfig:
+    """Settings for binary codes from cached features with views: `for_features`, another head.
+
+    Args:
+        bits: Bits of a code.
+    """
+    return TrainConfig(
+        codebooks="signs",
+        num_codebooks=bits,
+        num_codewords=2,
+        dim=bits,
+        alpha=1.0,
+        **_ON_FEATURES,
     )
 
 
