@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 @click.option(
     "--codewords",
     type=click.IntRange(2, 256),
-    help="Codewords per codebook: 256, or 16 for FastScan. [default: 256]",
+    help="Codewords per codebook, 16 or 256. [default: 16 for features, 256 for images]",
+)
+@click.option("--binary", is_flag=True, help="Features: learn binary codes, for Hamming search.")
+@click.option(
+    "--neighbours",
+    type=click.IntRange(min=0),
+    help="Nearest neighbours of an item that serve as its positives. "
+    "[default: 3 for features, 5 for a matrix without views, 0 for images]",
 )
 @click.option("--preset", help="A released setting, for instance cifar10-i-32.")
 @click.option(
@@ -71,6 +78,8 @@ def train(
     out: Path,
     bits: int | None,
     codewords: int | None,
+    binary: bool,
+    neighbours: int | None,
     preset: str | None,
     loss: str | None,
     config: Path | None,
@@ -90,12 +99,14 @@ def train(
     """Learn codebooks from SOURCE: a folder of images, or features with views.
 
     Features are an .npz with view0, view1, ... (mecoq-index embed --views makes one), an .npy of
-    shape (views, n, width), or an .npy of shape (n, width), whose views are made by dropout.
+    shape (views, n, width), or an .npy of shape (n, width), one row an item: there, neighbours and
+    dropout take the place of views.
 
     \b
     Example:
         mecoq-index train photos/ --bits 64 --out c.pt
-        mecoq-index train features.npz --bits 32 --codewords 16 --out c.pt
+        mecoq-index train features.npz --bits 32 --out c.pt
+        mecoq-index train vectors.npy --bits 64 --out c.pt
     """
     check_output(out, overwrite)
     _check_checkpoint(out, resume or overwrite)
@@ -105,8 +116,21 @@ def train(
             "--backbone, --image-size, --protocol and --no-flip are for images, but "
             f"{source.name} holds features."
         )
+    if is_images and binary:
+        raise click.UsageError("--binary learns from features; make them with mecoq-index embed.")
     settings = _settings(
-        is_images, bits, codewords, preset, loss, config, changes, epochs=epochs, seed=seed
+        source,
+        is_images,
+        bits,
+        codewords,
+        binary,
+        preset,
+        loss,
+        config,
+        changes,
+        epochs=epochs,
+        seed=seed,
+        neighbours=neighbours,
     )
     if is_images:
         books = _train_on_images(
@@ -140,9 +164,11 @@ def _check_checkpoint(out: Path, known: bool) -> None:
 
 
 def _settings(
+    source: Path,
     is_images: bool,
     bits: int | None,
     codewords: int | None,
+    binary: bool,
     preset: str | None,
     loss: str | None,
     config: Path | None,
@@ -150,20 +176,31 @@ def _settings(
     **overrides: int | None,
 ) -> TrainConfig:
     from ..learn.config import TrainConfig
-    from ..learn.presets import for_features, for_images
+    from ..learn.presets import for_binary, for_features, for_images, for_vectors
     from ..learn.presets import preset as named
 
-    if sum(given is not None for given in (preset, config, bits or codewords)) > 1:
-        raise click.UsageError("--preset, --config and --bits/--codewords exclude each other.")
+    if (
+        sum(given is not None for given in (preset, config, bits or codewords or binary or None))
+        > 1
+    ):
+        raise click.UsageError(
+            "--preset, --config and --bits/--codewords/--binary exclude each other."
+        )
+    if binary and codewords:
+        raise click.UsageError("--binary has no codewords: leave --codewords out.")
     if loss is not None and preset is None:
         raise click.UsageError("--loss says how to read a released setting: give --preset too.")
     if preset is not None:
         settings = named(preset, loss="official" if loss == "official" else "paper")
     elif config is not None:
         settings = TrainConfig.from_json(config)
+    elif is_images:
+        settings = for_images(bits or 64, codewords or 256)
+    elif binary:
+        settings = for_binary(bits or 64)
     else:
-        recommended = for_images if is_images else for_features
-        settings = recommended(bits or 64, codewords or 256)
+        recommended = for_vectors if _is_matrix(source) else for_features
+        settings = recommended(bits or 64, codewords or 16)
     values: dict[str, Any] = {k: v for k, v in overrides.items() if v is not None}
     if epochs := values.get("epochs"):
         values["warmup_epochs"] = min(settings.warmup_epochs, epochs)
@@ -173,6 +210,13 @@ def _settings(
             raise click.UsageError(f"--set takes NAME=VALUE, got {change!r}.")
         values[name] = _parse(text)
     return settings.replace(**values)
+
+
+def _is_matrix(source: Path) -> bool:
+    """Whether the file holds one vector an item, and no views."""
+    from .._files import load_npy
+
+    return source.suffix == ".npy" and load_npy(source, mmap=True).ndim == 2
 
 
 def _parse(text: str) -> Any:
@@ -185,13 +229,8 @@ def _parse(text: str) -> Any:
 def _train_on_features(
     source: Path, settings: TrainConfig, out: Path, *, resume: bool, device: str | None
 ) -> Codebooks:
-    from .._files import load_npy
     from ..learn.features import FeatureViews
 
-    if source.suffix == ".npy" and load_npy(source, mmap=True).ndim == 2:
-        if not settings.view_dropout:
-            settings = settings.replace(view_dropout=0.2)
-        say(f"one view an item: views are made by zeroing {settings.view_dropout:.0%} of it")
     data = FeatureViews.load(source, dropout=settings.view_dropout)
     return _run(data, settings, out, resume=resume, device=device, source=source)
 
