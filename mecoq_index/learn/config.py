@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from .._files import check_readable
 from ..errors import ArtifactError, InvalidInputError
 
-LossVariant = Literal["paper", "official"]
+LossVariant = Literal["paper", "official", "distillation"]
 CodebookMode = Literal["learned", "frozen", "signs"]
 ProjectionKind = Literal["linear", "mlp", "mlp-bn"]
 OptimizerName = Literal["sgd", "adamw"]
@@ -48,7 +48,8 @@ class TrainConfig:
     learns binary codes instead, of ``num_codebooks`` = ``dim`` bits, with ``num_codewords`` = 2."""
 
     loss: LossVariant = "paper"
-    """``paper``: the paper's equations. ``official``: the released code's, departures and all."""
+    """``paper``: the paper's equations. ``official``: the released code's, departures and all.
+    ``distillation``: no contrast, but the ranking by cosine of the vectors, reproduced."""
     temperature: float = 0.4
     """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows."""
     positive_prior: float = 0.1
@@ -142,6 +143,14 @@ class TrainConfig:
                 "codebooks='signs' is one bit a coordinate: num_codewords must be 2 and "
                 f"num_codebooks equal to dim, got {self.num_codewords}, {self.num_codebooks} and "
                 f"{self.dim}."
+            )
+
+        if self.loss == "distillation" and (
+            self.projection == "mlp-bn" or self.codebooks != "learned" or self.view_dropout
+        ):
+            raise InvalidInputError(
+                "loss='distillation' goes with a linear or mlp projection, learned codebooks and "
+                f"view_dropout 0, got {self.projection}, {self.codebooks} and {self.view_dropout}."
             )
 
     @property

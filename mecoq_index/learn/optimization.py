@@ -14,9 +14,12 @@ from .model import MeCoQ
 
 
 def make_optimizer(
-    model: MeCoQ, config: TrainConfig, backbone: nn.Module | None
+    model: MeCoQ, config: TrainConfig, backbone: nn.Module | None, scales: list[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Groups for the projection, for learned codebooks, and for trainable backbone layers."""
+    """Groups for the projection, for learned codebooks, and for trainable backbone layers.
+
+    ``scales`` are single numbers that the loss learns: at five times the rate, never decayed.
+    """
     groups: list[dict[str, Any]] = [
         {"params": list(model.projection.parameters()), "lr": config.lr}
     ]
@@ -32,6 +35,8 @@ def make_optimizer(
         trainable = set_trainable(backbone, config.trainable_layers)
         if trainable:
             groups.append({"params": trainable, "lr": config.lr * config.backbone_lr_scale})
+    if scales:
+        groups.append({"params": scales, "lr": 5 * config.lr, "weight_decay": 0.0})
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(

@@ -141,6 +141,33 @@ def for_binary(bits: int) -> TrainConfig:
     )
 
 
+def for_distillation(bits: int, num_codewords: int = 256) -> TrainConfig:
+    """Settings that reproduce the ranking by cosine of unit vectors.
+
+    Args:
+        bits: Bits of a code, a multiple of log2 K.
+        num_codewords: K, a power of two.
+
+    Raises:
+        InvalidInputError: If ``bits`` does not fit.
+    """
+    settings = _recommended(bits, num_codewords)
+    components = settings.dim - settings.num_codebooks
+    return settings.replace(
+        loss="distillation",
+        projection="mlp",
+        hidden_dim=max(512, 2 * components),
+        alpha=100.0,
+        regularizer_weight=0.0,
+        memory_size=0,
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.0,
+        batch_size=1024,
+        epochs=25,
+    )
+
+
 def for_images(bits: int, num_codewords: int = 256) -> TrainConfig:
     """Settings for images: those that the released CIFAR-10 runs share, at any number of bits.
 

@@ -14,22 +14,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .. import __version__
-from .._arrays import Ids, Vectors
+from .._arrays import Ids
 from .._devices import pick_device
 from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
 from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import Precision, TrainConfig
-from .encoder import extract_features
-from .images import Images
+from .distillation import (
+    RankingDistillation,
+    check_unit_rows,
+    start_from_components,
+    straight_through,
+)
 from .losses import (
     codeword_regularizer,
     official_contrastive_loss,
@@ -40,47 +45,14 @@ from .memory import CodeMemory
 from .model import MeCoQ
 from .neighbours import draw_partners, neighbour_graph
 from .optimization import make_optimizer, make_scheduler
+from .quantizer import Quantized
+from .sources import PairSource, frozen_features
 from .statistics import EpochStatistics
 
 logger = logging.getLogger("mecoq_index")
 
 _TOO_LARGE = "Lower lr or raise temperature, and check that the features are not huge or constant."
 _CONTRASTIVE = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
-
-
-class PairSource(Protocol):
-    """Training items, each seen under two random views a step."""
-
-    def __len__(self) -> int: ...
-
-    def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
-        ...
-
-    def batches(
-        self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views for each item of every shuffled batch, fixed by seed and epoch.
-
-        The second view of item i is one of item ``partners[i]``, or of i itself if None is given.
-        """
-        ...
-
-
-@runtime_checkable
-class HasFeatures(Protocol):
-    """A source whose items are feature vectors."""
-
-    def frozen_features(self) -> Vectors:
-        """One vector an item, float32 (n, P), to find neighbours by."""
-        ...
-
-
-@runtime_checkable
-class HasImages(Protocol):
-    """A source whose items are images, in the order of its batches' numbers."""
-
-    images: Images
 
 
 @dataclass(frozen=True)
@@ -145,8 +117,7 @@ def train(
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
     log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
     if not resumed:
-        if config.neighbours:
-            run.find_neighbours()
+        run.prepare()
         log.write({"config": config.to_dict(), "source": run.source_identity()})
     run_provenance = {**(provenance or {}), **run.provenance()}
     if paths is not None and not resumed:
@@ -190,7 +161,8 @@ class _Run:
             width = getattr(source, "width", None)
         if width is None:
             raise InvalidInputError("give feature_width or a backbone: the source has no width.")
-        if not config.neighbours and not getattr(source, "has_two_views", True):
+        distills = config.loss == "distillation"
+        if not (config.neighbours or distills or getattr(source, "has_two_views", True)):
             raise InvalidInputError(
                 "one view an item gives no two views to contrast: set neighbours or view_dropout "
                 "above 0, or give (V, n, P) with V of at least 2 (mecoq-index embed --backbone "
@@ -202,7 +174,9 @@ class _Run:
         with _seeded(config.seed, 0):
             module = None if backbone is None else backbone.module
             self.model = MeCoQ(width, config, module).to(self.device)
-        self.optimizer = make_optimizer(self.model, config, module)
+        self.distillation = RankingDistillation().to(self.device) if distills else None
+        scales = list(self.distillation.parameters()) if self.distillation is not None else []
+        self.optimizer = make_optimizer(self.model, config, module, scales)
         self.steps = source.steps(config.batch_size)
         self.scheduler = make_scheduler(self.optimizer, config, self.steps)
         self.autocast = _autocast_dtype(config.precision, self.device)
@@ -243,20 +217,16 @@ class _Run:
         self.epoch += 1
         return record
 
-    def find_neighbours(self) -> None:
-        """Build the graph of neighbours, in the space of the features before any training."""
-        if self.backbone is not None and isinstance(self.source, HasImages):
-            images = self.source.images
-            features = extract_features(images, self.backbone, device=self.device, strict=True)
-            vectors = features.features
-        elif isinstance(self.source, HasFeatures):
-            vectors = self.source.frozen_features()
-        else:
-            raise InvalidInputError(
-                "neighbours need a source with frozen_features(), or with images and a backbone; "
-                f"got {type(self.source).__name__}. Set neighbours to 0."
-            )
-        self.graph = neighbour_graph(vectors, self.config.neighbours)
+    def prepare(self) -> None:
+        """What is made once, from the features as they are before any training."""
+        if not (self.config.neighbours or self.distillation):
+            return
+        features = frozen_features(self.source, self.backbone, self.device)
+        if self.config.neighbours:
+            self.graph = neighbour_graph(features, self.config.neighbours)
+        if self.distillation is not None:
+            check_unit_rows(features)
+            start_from_components(self.model, self.distillation, features, self.config)
 
     def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         config = self.config
@@ -267,31 +237,54 @@ class _Run:
         return self.source.batches(self.epoch, config.batch_size, config.seed, partners)
 
     def _step(self, view1: torch.Tensor, view2: torch.Tensor, statistics: EpochStatistics) -> None:
-        config = self.config
-        n = len(view1)
-        both = torch.cat([view1, view2]).to(self.device, non_blocking=True)
+        if self.distillation is None:
+            terms, quantized = self._contrast(view1, view2)
+        else:
+            terms, quantized = self._distill(view1, self.distillation)
+        self._descend(terms["loss"])
+        if self.memory is not None:
+            self.memory.enqueue(quantized.soft_codes)
+        statistics.add(terms, quantized)
+
+    def _embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, D) in float32; the quantizer runs in float32 under autocast too."""
         with torch.autocast(self.device.type, self.autocast, self.autocast is not None):
-            quantized = self.model(both)
+            z = self.model.embed(x.to(self.device, non_blocking=True))
+        return z.float()
+
+    def _contrast(
+        self, view1: torch.Tensor, view2: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], Quantized]:
+        config, n = self.config, len(view1)
+        quantized: Quantized = self.model.quantizer(self._embed(torch.cat([view1, view2])))
         memory = None
         if self.memory is not None and self._memory_in_use():
             memory = self.model.quantizer.decode(self.memory.soft_codes())
-        contrastive = _CONTRASTIVE[config.loss](
-            quantized.reconstruction[:n],
-            quantized.reconstruction[n:],
-            memory,
-            temperature=config.temperature,
-            positive_prior=config.positive_prior,
-        )
-        terms = {"contrastive": contrastive}
-        terms["regularizer"] = codeword_regularizer(self.model.quantizer.unit_codewords())
-        loss = contrastive + config.regularizer_weight * terms["regularizer"]
+        terms = {
+            "contrastive": _CONTRASTIVE[config.loss](
+                quantized.reconstruction[:n],
+                quantized.reconstruction[n:],
+                memory,
+                temperature=config.temperature,
+                positive_prior=config.positive_prior,
+            ),
+            "regularizer": codeword_regularizer(self.model.quantizer.unit_codewords()),
+        }
+        loss = terms["contrastive"] + config.regularizer_weight * terms["regularizer"]
         if config.entropy_weight:
             terms["entropy"] = soft_code_entropy(quantized.soft_codes)
             loss = loss + config.entropy_weight * terms["entropy"]
-        self._descend(loss)
-        if self.memory is not None:
-            self.memory.enqueue(quantized.soft_codes)
-        statistics.add({"loss": loss, **terms}, quantized)
+        return {"loss": loss, **terms}, quantized
+
+    def _distill(
+        self, x: torch.Tensor, distillation: RankingDistillation
+    ) -> tuple[dict[str, torch.Tensor], Quantized]:
+        quantizer = self.model.quantizer
+        z = self._embed(x)
+        quantized: Quantized = quantizer(z)
+        decoded = straight_through(quantized, quantizer.unit_codewords())
+        unit = F.normalize(z.view(len(z), self.config.num_codebooks, -1), dim=-1).flatten(1)
+        return {"loss": distillation(x.to(z), unit, decoded)}, quantized
 
     def _descend(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -363,6 +356,7 @@ class _Run:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
+            "distillation": self.distillation and self.distillation.state_dict(),
             "graph": None if self.graph is None else torch.from_numpy(self.graph),
         }
 
@@ -377,6 +371,8 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+        if self.distillation is not None:
+            self.distillation.load_state_dict(state["distillation"])
         if state["graph"] is not None:
             self.graph = state["graph"].numpy()
         self.epoch = state["epoch"]

@@ -1,0 +1,67 @@
+"""What the trainer learns from: sources of pairs, and the vectors that neighbours are found by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from .._arrays import Ids, Vectors
+from ..errors import InvalidInputError
+from .backbones import BackboneModel
+from .encoder import extract_features
+from .images import Images
+
+
+class PairSource(Protocol):
+    """Training items, each seen under two random views a step."""
+
+    def __len__(self) -> int: ...
+
+    def steps(self, batch_size: int) -> int:
+        """Batches an epoch."""
+        ...
+
+    def batches(
+        self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Two views for each item of every shuffled batch, fixed by seed and epoch.
+
+        The second view of item i is one of item ``partners[i]``, or of i itself if None is given.
+        """
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A source whose items are feature vectors."""
+
+    def frozen_features(self) -> Vectors:
+        """One vector an item, float32 (n, P), to find neighbours by."""
+        ...
+
+
+@runtime_checkable
+class HasImages(Protocol):
+    """A source whose items are images, in the order of its batches' numbers."""
+
+    images: Images
+
+
+def frozen_features(
+    source: PairSource, backbone: BackboneModel | None, device: torch.device
+) -> Vectors:
+    """One vector an item, float32 (n, P), from before any training.
+
+    Raises:
+        InvalidInputError: If the source has neither vectors, nor images and a backbone.
+    """
+    if isinstance(source, HasFeatures):
+        return source.frozen_features()
+    if backbone is not None and isinstance(source, HasImages):
+        return extract_features(source.images, backbone, device=device, strict=True).features
+    raise InvalidInputError(
+        "neighbours need a source with frozen_features(), or with images and a backbone; got "
+        f"{type(source).__name__}. Set neighbours to 0."
+    )
