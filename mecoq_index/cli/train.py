@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 @click.option(
     "--codewords",
     type=click.IntRange(2, 256),
-    help="Codewords per codebook, 16 or 256. [default: 16 for features, 256 for images]",
+    help="Codewords per codebook, 16 or 256. [default: 16 for features, else 256]",
+)
+@click.option(
+    "--distill",
+    is_flag=True,
+    help="Unit vectors: reproduce their ranking by cosine instead of learning a new one.",
 )
 @click.option("--binary", is_flag=True, help="Features: learn binary codes, for Hamming search.")
 @click.option(
@@ -78,6 +83,7 @@ def train(
     out: Path,
     bits: int | None,
     codewords: int | None,
+    distill: bool,
     binary: bool,
     neighbours: int | None,
     preset: str | None,
@@ -107,6 +113,7 @@ def train(
         mecoq-index train photos/ --bits 64 --out c.pt
         mecoq-index train features.npz --bits 32 --out c.pt
         mecoq-index train vectors.npy --bits 64 --out c.pt
+        mecoq-index train vectors.npy --distill --bits 64 --out c.pt
     """
     check_output(out, overwrite)
     _check_checkpoint(out, resume or overwrite)
@@ -116,14 +123,21 @@ def train(
             "--backbone, --image-size, --protocol and --no-flip are for images, but "
             f"{source.name} holds features."
         )
-    if is_images and binary:
-        raise click.UsageError("--binary learns from features; make them with mecoq-index embed.")
+    if is_images and (binary or distill):
+        raise click.UsageError(
+            "--binary and --distill learn from features; make them with mecoq-index embed."
+        )
+    if distill + binary + bool(binary and codewords) > 1:
+        raise click.UsageError(
+            "--distill and --binary exclude each other, and --binary has no --codewords."
+        )
+    kind = "images" if is_images else "distill" if distill else "binary" if binary else "features"
+    if kind == "features" and _is_matrix(source):
+        kind = "vectors"
     settings = _settings(
-        source,
-        is_images,
+        kind,
         bits,
         codewords,
-        binary,
         preset,
         loss,
         config,
@@ -164,43 +178,39 @@ def _check_checkpoint(out: Path, known: bool) -> None:
 
 
 def _settings(
-    source: Path,
-    is_images: bool,
+    kind: str,
     bits: int | None,
     codewords: int | None,
-    binary: bool,
     preset: str | None,
     loss: str | None,
     config: Path | None,
     changes: tuple[str, ...],
     **overrides: int | None,
 ) -> TrainConfig:
+    from ..learn import presets
     from ..learn.config import TrainConfig
-    from ..learn.presets import for_binary, for_features, for_images, for_vectors
-    from ..learn.presets import preset as named
 
-    if (
-        sum(given is not None for given in (preset, config, bits or codewords or binary or None))
-        > 1
-    ):
+    recommended_wanted = bool(bits or codewords or kind in ("distill", "binary"))
+    if (preset is not None) + (config is not None) + recommended_wanted > 1:
         raise click.UsageError(
-            "--preset, --config and --bits/--codewords/--binary exclude each other."
+            "--preset, --config and --bits/--codewords/--distill/--binary exclude each other."
         )
-    if binary and codewords:
-        raise click.UsageError("--binary has no codewords: leave --codewords out.")
     if loss is not None and preset is None:
         raise click.UsageError("--loss says how to read a released setting: give --preset too.")
     if preset is not None:
-        settings = named(preset, loss="official" if loss == "official" else "paper")
+        settings = presets.preset(preset, loss="official" if loss == "official" else "paper")
     elif config is not None:
         settings = TrainConfig.from_json(config)
-    elif is_images:
-        settings = for_images(bits or 64, codewords or 256)
-    elif binary:
-        settings = for_binary(bits or 64)
+    elif kind == "binary":
+        settings = presets.for_binary(bits or 64)
     else:
-        recommended = for_vectors if _is_matrix(source) else for_features
-        settings = recommended(bits or 64, codewords or 16)
+        recommended, usual_codewords = {
+            "images": (presets.for_images, 256),
+            "features": (presets.for_features, 16),
+            "vectors": (presets.for_vectors, 16),
+            "distill": (presets.for_distillation, 256),
+        }[kind]
+        settings = recommended(bits or 64, codewords or usual_codewords)
     values: dict[str, Any] = {k: v for k, v in overrides.items() if v is not None}
     if epochs := values.get("epochs"):
         values["warmup_epochs"] = min(settings.warmup_epochs, epochs)

@@ -36,8 +36,7 @@ class FeatureViews:
         dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
             scaled up to keep the expectation.
         features: The items as they are, shape (n, P), on the scale of the views: one more view to
-            train on, and what neighbours are found by. If None, neighbours are found by the mean
-            of an item's unit views.
+            train on, and what neighbours are found by.
 
     Raises:
         InvalidInputError: If shape or dtype is wrong, or a value is NaN or Inf.
@@ -138,10 +137,16 @@ class FeatureViews:
         return self.num_views > 1 or self._dropout > 0
 
     def frozen_features(self) -> Vectors:
-        """What neighbours are found by, float32 (n, P): the features, or means of unit views."""
-        if self._features is not None:
-            plain: Vectors = self._features.astype(np.float32) / np.float32(self._scale)
-            return plain
+        """What neighbours are found by, float32 (n, P).
+
+        The features if there are any; a single view as it is; or the means of unit views.
+        """
+        plain = self._features
+        if plain is None and len(self._views) == 1:
+            plain = self._views[0]
+        if plain is not None:
+            unscaled: Vectors = plain.astype(np.float32) / np.float32(self._scale)
+            return unscaled
         mean = np.zeros(self._views.shape[1:], np.float32)
         for view in self._views:
             for start in range(0, len(self), _BLOCK_ROWS):

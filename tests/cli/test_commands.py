@@ -254,10 +254,38 @@ def test_bench_prints_a_table_and_writes_files(work, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_plain_matrix_is_trained_on_by_dropout(work, tmp_path):
-    result = run("train", work / "x.npy", "--out", tmp_path / "c.pt", *FAST)
-    assert "views are made by zeroing 20% of it" in result.stderr
-    assert Codebooks.load(tmp_path / "c.pt").provenance["config"]["view_dropout"] == 0.2
+def _trained_config(source, out, *options):
+    run("train", source, "--out", out, *options, "--epochs", 1, "--set", "batch_size=16")
+    return Codebooks.load(out).provenance["config"]
+
+
+def test_a_plain_matrix_is_trained_on_by_neighbours_and_dropout(work, tmp_path):
+    config = _trained_config(work / "x.npy", tmp_path / "c.pt")
+    assert (config["neighbours"], config["neighbour_share"]) == (5, 1.0)
+    assert config["view_dropout"] == 0.2
+
+
+def test_features_are_trained_on_with_neighbours_unless_there_shall_be_none(work, tmp_path):
+    config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--bits", 16)
+    assert (config["neighbours"], config["num_codewords"], config["num_codebooks"]) == (3, 16, 4)
+    config = _trained_config(work / "views.npz", tmp_path / "d.pt", "--neighbours", 0)
+    assert config["neighbours"] == 0
+
+
+def test_binary_codes_are_learned_on_demand(work, tmp_path):
+    config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--binary", "--bits", 32)
+    assert (config["codebooks"], config["dim"]) == ("signs", 32)
+
+
+def test_a_ranking_is_distilled_from_unit_vectors_only(work, tmp_path):
+    x = np.load(work / "x.npy")
+    np.save(tmp_path / "unit.npy", x / np.linalg.norm(x, axis=1, keepdims=True))
+    train = ("--distill", "--bits", 8, "--codewords", 16)
+    config = _trained_config(tmp_path / "unit.npy", tmp_path / "c.pt", *train)
+    assert (config["loss"], config["num_codewords"]) == ("distillation", 16)
+    result = run("train", work / "x.npy", "--out", tmp_path / "d.pt", *train, code=1)
+    assert "vectors must have length 1" in result.stderr
+    assert not (tmp_path / "d.pt").exists()
 
 
 def test_presets_and_config_files_set_everything(work, tmp_path):
@@ -373,12 +401,12 @@ BAD_INPUTS = {
     "an empty pack": (
         lambda w, t: ("train", t / "zero.npz", "--out", t / "o.pt"), "zero.npz is empty", 1),
     "features with NaN": (
-        lambda w, t: ("train", t / "nan.npy", "--out", t / "o.pt"), "holds NaN or Inf", 1),
+        lambda w, t: ("train", t / "nan.npy", "--out", t / "o.pt"), "hold NaN or Inf", 1),
     "features of another dtype": (
         lambda w, t: ("train", t / "f64.npy", "--out", t / "o.pt"), "dtype uint8, float16 or", 1),
     "D not divisible by M": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--set", "dim=30"),
-        "dim must be a multiple of num_codebooks=8, got 30", 1),
+        "dim must be a multiple of num_codebooks=16, got 30", 1),
     "an unknown setting": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--set", "tempo=3"),
         "unknown settings ['tempo']", 1),
@@ -386,7 +414,7 @@ BAD_INPUTS = {
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--preset", "cifar"),
         "unknown preset 'cifar'", 1),
     "bits that codewords do not divide": (
-        lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--bits", "12"),
+        lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--bits", "10"),
         "bits must be a multiple of log2", 1),
     "an output folder that is missing": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "no" / "o.pt"), "does not exist", 1),

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mecoq_index import aqs
+from mecoq_index.errors import InvalidInputError
+from mecoq_index.learn import trainer
+from mecoq_index.learn.checkpoint import RunPaths
+from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.distillation import (
+    TEACHER_TEMPERATURE,
+    RankingDistillation,
+    straight_through,
+)
+from mecoq_index.learn.features import FeatureViews
+from mecoq_index.learn.presets import for_distillation
+from mecoq_index.learn.quantizer import SoftQuantizer
+from mecoq_index.learn.trainer import train
+
+CONFIG = TrainConfig(
+    loss="distillation", num_codebooks=4, num_codewords=16, dim=24, projection="mlp",
+    hidden_dim=64, alpha=100.0, memory_size=0, optimizer="adamw", lr=1e-3, weight_decay=0.0,
+    batch_size=200, epochs=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Unit vectors whose variance decays, as that of real embeddings does."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1200, 32)) * 0.8 ** np.arange(32) + 0.3
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def recall(books, x, k=10):
+    """Share of the k nearest by cosine among the k best by AQS; the item itself left out."""
+    scores = aqs.aqs(books.project(x[:200]), aqs.encode(books.project(x), books), books)
+    exact = x[:200] @ x.T
+    for s in (scores, exact):
+        s[np.arange(200), np.arange(200)] = -np.inf
+    found, wanted = (np.argsort(-s, axis=1)[:, :k] for s in (scores, exact))
+    return np.mean([len(set(a) & set(b)) / k for a, b in zip(found, wanted, strict=True)])
+
+
+def test_the_loss_is_the_divergence_of_the_two_rankings():
+    rng = np.random.default_rng(0)
+    x, z, r = (rng.standard_normal((5, width)) for width in (3, 4, 4))
+    loss = RankingDistillation().double()
+    loss.log_scale.data.fill_(np.log(2.0))
+    got = float(loss(*map(torch.from_numpy, (x, z, r))).detach())
+    want = 0.0
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        p = np.exp([x[i] @ x[j] / TEACHER_TEMPERATURE for j in others])
+        q = np.exp([2.0 * z[i] @ r[j] for j in others])
+        p, q = p / p.sum(), q / q.sum()
+        want += (p * np.log(p / q)).sum() / 5
+    assert got == pytest.approx(want)
+
+
+def test_codes_are_hard_forward_and_soft_backward():
+    torch.manual_seed(0)
+    quantizer = SoftQuantizer(2, 5, 3, alpha=4.0).double()
+    z = torch.randn(6, 6, dtype=torch.float64, requires_grad=True)
+    quantized = quantizer(z)
+    codewords = quantizer.unit_codewords()
+    hard = straight_through(quantized, codewords)
+    best = quantized.logits.argmax(-1)
+    want = torch.cat([codewords[m][best[:, m]] for m in range(2)], dim=1)
+    torch.testing.assert_close(hard, want)
+    weights = torch.randn(6, 6, dtype=torch.float64)
+    got = torch.autograd.grad((hard * weights).sum(), z, retain_graph=True)[0]
+    soft = torch.autograd.grad((quantized.reconstruction * weights).sum(), z)[0]
+    torch.testing.assert_close(got, soft)
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+@pytest.mark.parametrize("dim", [24, 44])  # fewer and more places than components
+def test_it_starts_as_quantized_components(vectors, projection, dim):
+    config = CONFIG.replace(projection=projection, dim=dim)
+    run = trainer._Run(FeatureViews(vectors[None]), config, None, None, "cpu")
+    run.prepare()
+    z = run.model.embed(torch.from_numpy(vectors)).detach().view(-1, 4, dim // 4)
+    # the last coordinate is constant, the others together keep distances in proportion
+    np.testing.assert_allclose(z[..., -1], 2, atol=1e-4)
+    kept = z[..., :-1].flatten(1)
+    # 20 components hold nearly all of the variance, so distances differ by a factor only
+    centred = vectors - vectors.mean(axis=0)
+    ours, theirs = torch.pdist(kept[:100]), torch.pdist(torch.from_numpy(centred[:100]))
+    ratio = ours / theirs
+    assert ratio.std() / ratio.mean() < 0.02
+    unit = F.normalize(z, dim=-1)
+    best = torch.einsum("nmd,mkd->nmk", unit, run.model.quantizer.unit_codewords()).argmax(-1)
+    assert all(len(best[:, m].unique()) == 16 for m in range(4))
+
+
+def test_training_finds_more_of_the_float_neighbours_than_the_start():
+    digits = pytest.importorskip("sklearn.datasets").load_digits().data
+    x = (digits / np.linalg.norm(digits, axis=1, keepdims=True)).astype(np.float32)
+    source = FeatureViews(x[None])
+    config = CONFIG.replace(hidden_dim=128)
+    run = trainer._Run(source, config, None, None, "cpu")
+    run.prepare()
+    start = recall(run.codebooks({}), x)
+    trained = recall(train(source, config.replace(epochs=40)), x)
+    assert 0.3 < start < trained - 0.03, (start, trained)
+
+
+def test_an_interrupted_run_resumes_to_equal_bits(vectors, tmp_path):
+    source = FeatureViews(vectors[None])
+    whole = train(source, CONFIG)
+
+    def interrupt(progress):
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(source, CONFIG, out=out, on_progress=interrupt)
+    assert RunPaths(out).checkpoint.exists()
+    assert train(source, CONFIG, out=out, resume=True).fingerprint == whole.fingerprint
+
+
+def test_vectors_of_other_lengths_are_refused(vectors):
+    x = vectors.copy()
+    x[7] *= 1.5
+    with pytest.raises(InvalidInputError, match=r"1 of 1200 rows .* first of them row 7 of length"):
+        train(FeatureViews(x[None]), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"projection": "mlp-bn"}, {"codebooks": "frozen"}, {"view_dropout": 0.1}]
+)
+def test_settings_that_would_spoil_the_start_are_refused(changes):
+    with pytest.raises(InvalidInputError, match="loss='distillation' goes with"):
+        CONFIG.replace(**changes)
+
+
+def test_the_hidden_layer_has_room_for_all_components():
+    config = for_distillation(128, 16)
+    assert config.hidden_dim >= 2 * (config.dim - config.num_codebooks)
