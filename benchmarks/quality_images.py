@@ -53,7 +53,9 @@ from mecoq_index.learn.encoder import extract_features
 from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.images import ImageArray
 from mecoq_index.learn.presets import for_features
-from mecoq_index.learn.trainer import PairSource, Progress, train
+from mecoq_index.learn.run import Progress
+from mecoq_index.learn.sources import PairSource
+from mecoq_index.learn.trainer import train
 from mecoq_index.learn.views import Augmentation, ImageViews
 
 ARCHIVE = DATA / "cifar10-images.tar.xz"

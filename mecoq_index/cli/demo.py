@@ -74,7 +74,8 @@ def _train(out: Path, epochs: int, seed: int) -> Codebooks:
     from ..learn.backbones import load_backbone
     from ..learn.config import TrainConfig
     from ..learn.images import ImageFiles, find_images
-    from ..learn.trainer import Progress, train
+    from ..learn.run import Progress
+    from ..learn.trainer import train
     from ..learn.views import Augmentation, ImageViews
 
     database = out / "digits" / "database"

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from ..learn.images import Images
 
 
+_HELD_OUT = 2000
+
+
 @click.command()
 @click.argument("source", type=EXISTING)
 @click.option("--out", type=PATH, required=True, help="The codebook file to write.")
@@ -64,6 +67,12 @@ if TYPE_CHECKING:
     help="Change one setting, for instance --set temperature=0.3. May be repeated.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Features with views: stop after so many epochs without a better agreement between the "
+    "results of two views of held-out items, and keep the best.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 @click.option(
     "--backbone",
@@ -91,6 +100,7 @@ def train(
     config: Path | None,
     changes: tuple[str, ...],
     epochs: int | None,
+    patience: int | None,
     seed: int | None,
     backbone: str | None,
     image_size: int | None,
@@ -145,6 +155,8 @@ def train(
         epochs=epochs,
         seed=seed,
         neighbours=neighbours,
+        patience=patience,
+        held_out=_HELD_OUT if patience else None,
     )
     if is_images:
         books = _train_on_images(
@@ -284,7 +296,7 @@ def _run(
     data: Any, settings: TrainConfig, out: Path, *, resume: bool, source: Path, **options: Any
 ) -> Codebooks:
     from ..learn.checkpoint import RunPaths
-    from ..learn.trainer import Progress
+    from ..learn.run import Progress
     from ..learn.trainer import train as learn
 
     with progress("training") as update:

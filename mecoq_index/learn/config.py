@@ -68,6 +68,12 @@ class TrainConfig:
     neighbour_share: float = 0.5
     """Share of the positive pairs in which a neighbour gives the second view."""
 
+    held_out: int = 0
+    """Items kept out of training, by which each epoch is judged without labels; 0: none."""
+    patience: int = 0
+    """Stop after so many epochs that the held-out items find no better, and keep the best epoch; 0:
+    go on to the last, and keep that."""
+
     epochs: int = 50
     """Passes over the training items."""
     batch_size: int = 128
@@ -138,6 +144,11 @@ class TrainConfig:
                 f"dim must be a multiple of num_codebooks={self.num_codebooks}, got {self.dim}."
             )
 
+        if self.patience and not self.held_out:
+            raise InvalidInputError(
+                "patience needs held-out items to judge an epoch by: set held_out, for instance to "
+                "2000."
+            )
         if self.codebooks == "signs" and (self.num_codewords, self.num_codebooks) != (2, self.dim):
             raise InvalidInputError(
                 "codebooks='signs' is one bit a coordinate: num_codewords must be 2 and "
@@ -210,6 +221,8 @@ _LOWEST: dict[str, float] = {
     "memory_size": 0,
     "memory_start_epoch": 0,
     "neighbours": 0,
+    "held_out": 0,
+    "patience": 0,
     "epochs": 1,
     "batch_size": 2,
     "codebook_lr_scale": 0,

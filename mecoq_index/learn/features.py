@@ -21,9 +21,11 @@ from .._arrays import Ids, Vectors
 from .._files import check_readable, load_npy
 from ..errors import ArtifactError, InvalidInputError
 from .batching import count_steps, shuffled_batches
+from .selection import HeldOut
 
 _DTYPES = (np.uint8, np.float16, np.float32)
 _BLOCK_ROWS = 65536
+_SEARCHED_ROWS = 20_000
 
 
 class FeatureViews:
@@ -156,6 +158,42 @@ class FeatureViews:
                 mean[start : start + _BLOCK_ROWS] += rows / np.float32(len(self._views))
         return mean
 
+    def hold_out(self, count: int, seed: int) -> tuple[FeatureViews, HeldOut]:
+        """Keep some items out of training, to judge by.
+
+        Args:
+            count: How many, at random.
+            seed: Seed of the choice.
+
+        Returns:
+            The others, copied; and two stored views of those kept out, with a sample of the others.
+
+        Raises:
+            InvalidInputError: If there are no two stored views, or too few items would be left.
+        """
+        if self.num_views < 2:
+            raise InvalidInputError(
+                "held-out items are judged by two views of each, but there is one: set held_out to "
+                "0, or give (V, n, P) with V of at least 2."
+            )
+        if count > len(self) - 2:
+            raise InvalidInputError(
+                f"held_out must leave at least 2 of {len(self)} items to train on, got {count}."
+            )
+        order = np.random.default_rng([seed, 3]).permutation(len(self))
+        held, kept = order[:count], np.sort(order[count:])
+        features = None if self._features is None else self._features[kept]
+        others = FeatureViews(
+            self._views[:, kept], scale=self._scale, dropout=self._dropout, features=features
+        )
+        sample = order[count : count + _SEARCHED_ROWS]
+        # the last view is the items as they are, where there are features
+        return others, HeldOut(
+            self._stored(np.zeros_like(held), held),
+            self._stored(np.ones_like(held), held),
+            self._stored(np.full_like(sample, self.num_views - 1), sample),
+        )
+
     def batches(
         self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -179,19 +217,24 @@ class FeatureViews:
     def _gather(
         self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], rng: np.random.Generator
     ) -> torch.Tensor:
-        if self._features is None:
-            x = self._views[view, rows].astype(np.float32)
-        else:
-            stored = view < len(self._views)
-            x = np.empty((len(rows), self.width), np.float32)
-            x[stored] = self._views[view[stored], rows[stored]]
-            x[~stored] = self._features[rows[~stored]]
-        if self._scale != 1:
-            x /= self._scale
+        x = self._stored(view, rows)
         if self._dropout:
             keep = rng.random(x.shape, dtype=np.float32) >= self._dropout
             x *= keep / np.float32(1 - self._dropout)
         return torch.from_numpy(x)
+
+    def _stored(self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Vectors:
+        """The vectors of these views of these rows, unscaled, as a copy."""
+        if self._features is None:
+            x: Vectors = self._views[view, rows].astype(np.float32)
+        else:
+            is_view = view < len(self._views)
+            x = np.empty((len(rows), self.width), np.float32)
+            x[is_view] = self._views[view[is_view], rows[is_view]]
+            x[~is_view] = self._features[rows[~is_view]]
+        if self._scale != 1:
+            x /= self._scale
+        return x
 
 
 def _check_finite(stack: npt.NDArray[Any], name: str) -> None:

@@ -12,6 +12,7 @@ from ..errors import InvalidInputError
 from .backbones import BackboneModel
 from .encoder import extract_features
 from .images import Images
+from .selection import HeldOut
 
 
 class PairSource(Protocol):
@@ -47,6 +48,15 @@ class HasImages(Protocol):
     """A source whose items are images, in the order of its batches' numbers."""
 
     images: Images
+
+
+@runtime_checkable
+class CanHoldOut(Protocol):
+    """A source that can keep items out of training."""
+
+    def hold_out(self, count: int, seed: int) -> tuple[PairSource, HeldOut]:
+        """The source without ``count`` random items, and what to judge by."""
+        ...
 
 
 def frozen_features(

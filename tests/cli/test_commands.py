@@ -272,6 +272,14 @@ def test_features_are_trained_on_with_neighbours_unless_there_shall_be_none(work
     assert config["neighbours"] == 0
 
 
+def test_training_stops_by_the_agreement_of_views_on_demand(work, tmp_path):
+    options = ("--patience", 2, "--set", "held_out=40", "--set", "epochs=30", *FAST[:-2])
+    run("train", work / "views.npz", "--out", tmp_path / "c.pt", *options)
+    books = Codebooks.load(tmp_path / "c.pt")
+    assert books.provenance["epochs_done"] < 30
+    assert 0 < books.provenance["view_agreement"] <= 1
+
+
 def test_binary_codes_are_learned_on_demand(work, tmp_path):
     config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--binary", "--bits", 32)
     assert (config["codebooks"], config["dim"]) == ("signs", 32)
@@ -346,16 +354,16 @@ def test_outputs_are_not_overwritten_unless_told(work):
 
 
 def test_an_interrupted_training_says_how_to_go_on(work, tmp_path, monkeypatch):
-    from mecoq_index.learn import trainer
+    from mecoq_index.learn.run import TrainingRun
 
-    real = trainer._Run.train_epoch
+    real = TrainingRun.train_epoch
 
     def interrupt(self, on_progress):
         if self.epoch == 1:
             raise KeyboardInterrupt
         return real(self, on_progress)
 
-    monkeypatch.setattr(trainer._Run, "train_epoch", interrupt)
+    monkeypatch.setattr(TrainingRun, "train_epoch", interrupt)
     command = ("train", work / "views.npz", "--out", tmp_path / "c.pt", *FAST)
     refused(*command, saying="c.checkpoint.pt holds the last whole epoch. Add --resume to go on")
     monkeypatch.undo()

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 
 from mecoq_index import aqs
 from mecoq_index.errors import InvalidInputError
-from mecoq_index.learn import trainer
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
 from mecoq_index.learn.distillation import (
@@ -16,6 +15,7 @@ from mecoq_index.learn.distillation import (
 from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_distillation
 from mecoq_index.learn.quantizer import SoftQuantizer
+from mecoq_index.learn.run import TrainingRun
 from mecoq_index.learn.trainer import train
 
 CONFIG = TrainConfig(
@@ -79,7 +79,7 @@ def test_codes_are_hard_forward_and_soft_backward():
 @pytest.mark.parametrize("dim", [24, 44])  # fewer and more places than components
 def test_it_starts_as_quantized_components(vectors, projection, dim):
     config = CONFIG.replace(projection=projection, dim=dim)
-    run = trainer._Run(FeatureViews(vectors[None]), config, None, None, "cpu")
+    run = TrainingRun(FeatureViews(vectors[None]), config, None, None, "cpu")
     run.prepare()
     z = run.model.embed(torch.from_numpy(vectors)).detach().view(-1, 4, dim // 4)
     # the last coordinate is constant, the others together keep distances in proportion
@@ -100,7 +100,7 @@ def test_training_finds_more_of_the_float_neighbours_than_the_start():
     x = (digits / np.linalg.norm(digits, axis=1, keepdims=True)).astype(np.float32)
     source = FeatureViews(x[None])
     config = CONFIG.replace(hidden_dim=128)
-    run = trainer._Run(source, config, None, None, "cpu")
+    run = TrainingRun(source, config, None, None, "cpu")
     run.prepare()
     start = recall(run.codebooks({}), x)
     trained = recall(train(source, config.replace(epochs=40)), x)

@@ -8,10 +8,11 @@ from clusters import clustered_views
 from mecoq_index import aqs
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.errors import ArtifactError, InvalidInputError, TrainingError
-from mecoq_index.learn import trainer
+from mecoq_index.learn import run
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
 from mecoq_index.learn.features import FeatureViews
+from mecoq_index.learn.run import TrainingRun
 from mecoq_index.learn.trainer import train
 
 SMALL = TrainConfig(
@@ -105,7 +106,7 @@ def test_frozen_codebooks_stay_as_initialised(source):
 )
 def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, monkeypatch):
     if part != "contrastive":
-        monkeypatch.setitem(trainer._CONTRASTIVE, "paper", lambda v1, v2, m, **_: 0 * v1.sum())
+        monkeypatch.setitem(run._CONTRASTIVE, "paper", lambda v1, v2, m, **_: 0 * v1.sum())
     config = SMALL.replace(epochs=1, memory_size=0, weight_decay=0.0, **weights)
     still = train(source, config.replace(lr=1e-12, warmup_lr=1e-12, final_lr=0.0))
     moved = train(source, config)
@@ -264,7 +265,7 @@ def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
 @pytest.mark.parametrize("projection", ["linear", "mlp", "mlp-bn"])
 def test_the_exported_projection_and_codes_are_those_of_the_model(source, projection):
     config = SMALL.replace(projection=projection, hidden_dim=16)
-    run = trainer._Run(source, config, None, None, "cpu")
+    run = TrainingRun(source, config, None, None, "cpu")
     run.train_epoch(None)
     run.model.eval()
     books = run.codebooks({})

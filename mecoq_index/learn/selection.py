@@ -1,0 +1,107 @@
+"""Judging codebooks without labels: do two views of an unseen item find the same items?
+
+Augmentation changes what a good code should not depend on, so the lists of results of two views of
+one item agree the more, the better the codes; and lists cannot agree by all being alike, since
+other items must find other ones. benchmarks/selection.py shows how this follows mAP over many
+settings, where the training loss does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._arrays import Vectors
+from ..aqs import block_normalize, decode, encode
+from ..codebooks import Codebooks
+
+SHARE = 0.02
+"""Length of the compared lists, as a share of the items searched in."""
+_BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Items that training does not see, and items to search in.
+
+    Attributes:
+        first: float32, (m, P), one view of each held-out item.
+        second: float32, (m, P), another view of the same items.
+        database: float32, (n, P), items of the training set.
+    """
+
+    first: Vectors
+    second: Vectors
+    database: Vectors
+
+
+def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:
+    """Mean share of results, by AQS, that two views of a held-out item have in common.
+
+    Args:
+        codebooks: What is judged.
+        held_out: By what.
+
+    Returns:
+        A number in [0, 1]. A list is the best 2 % of the database.
+    """
+    M = codebooks.M
+    decoded = torch.from_numpy(
+        decode(encode(codebooks.project(held_out.database), codebooks), codebooks)
+    )
+    k = max(1, round(SHARE * len(decoded)))
+    queries = [
+        torch.from_numpy(block_normalize(codebooks.project(view), M))
+        for view in (held_out.first, held_out.second)
+    ]
+    common = 0
+    for start in range(0, len(held_out.first), _BLOCK):
+        found = [(q[start : start + _BLOCK] @ decoded.T).topk(k, dim=1).indices for q in queries]
+        member = torch.zeros(len(found[0]), len(decoded), dtype=torch.bool)
+        member.scatter_(1, found[0], True)
+        common += int(member.gather(1, found[1]).sum())
+    return common / (k * len(held_out.first))
+
+
+class EarlyStopping:
+    """The best epoch so far by view agreement, and whether it is time to stop.
+
+    Args:
+        patience: Epochs without a better one after which to stop.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._best = -np.inf
+        self._since = 0
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def judge(self, agreement: float, model: torch.nn.Module) -> None:
+        """Take in an epoch; the weights of the best are kept."""
+        if agreement > self._best:
+            self._best, self._since = agreement, 0
+            self._weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        else:
+            self._since += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether ``patience`` epochs have brought nothing better."""
+        return self._since >= self._patience
+
+    def restore_best(self, model: torch.nn.Module) -> None:
+        """Give the model the weights of the best epoch."""
+        model.load_state_dict(self._weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"best": float(self._best), "since": self._since, "weights": self._weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of `state_dict`."""
+        self._best, self._since = state["best"], state["since"]
+        self._weights = dict(state["weights"])
