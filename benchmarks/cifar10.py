@@ -122,11 +122,16 @@ def mean_ap(data: Dataset, hits: Hits) -> float:
 
 def train_and_measure(cifar: Cifar10, config: TrainConfig) -> dict[str, Any]:
     """Train codebooks, put them into FAISS, and rank all queries by AQS."""
+    return train_books(cifar, config)[1]
+
+
+def train_books(cifar: Cifar10, config: TrainConfig) -> tuple[Codebooks, dict[str, Any]]:
+    """Train codebooks; they, and the row of `train_and_measure`."""
     started = time.perf_counter()
     log: list[Any] = []
     books = train(cifar.source(config), config, device="cpu", on_progress=log.append)
     seconds = time.perf_counter() - started
-    return {
+    row = {
         "map": mean_ap(cifar.data, search_codes(cifar.data, books)),
         "bits": config.bits,
         "bytes_per_vector": config.bits / 8,
@@ -135,6 +140,9 @@ def train_and_measure(cifar: Cifar10, config: TrainConfig) -> dict[str, Any]:
         "terms": dict(log[-1].terms),
         "config": config.to_dict(),
     }
+    if "view_agreement" in books.provenance:
+        row["view_agreement"] = books.provenance["view_agreement"]
+    return books, row
 
 
 def search_codes(data: Dataset, books: Codebooks) -> Hits:
@@ -190,7 +198,11 @@ def run_jobs(
 
 
 def run_benchmark(
-    doc: str, jobs: Callable[[bool], list[tuple[str, Any, Any]]], *, held_out: bool
+    doc: str,
+    jobs: Callable[[bool], list[tuple[str, Any, Any]]],
+    *,
+    held_out: bool,
+    summarize: Callable[[list[dict[str, Any]], Path | None], dict[str, Any]] | None = None,
 ) -> None:
     """The command line of a benchmark: parse, measure, print, write.
 
@@ -198,6 +210,8 @@ def run_benchmark(
         doc: The script's docstring; its first line is the question.
         jobs: Name, function and argument of every measurement; takes whether it is a quick run.
         held_out: Whether held-out database rows take the place of the queries.
+        summarize: What else to keep of the rows; takes them and the path of the output, beside
+            which it may put a plot.
     """
     question = doc.splitlines()[0]
     parser = argparse.ArgumentParser(description=question)
@@ -215,4 +229,6 @@ def run_benchmark(
     )
     judged = "held-out database rows" if held_out else "all queries"
     result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}
+    if summarize is not None:
+        result |= summarize(rows, args.json)
     write_result(args.json, result, question=question, seed=0, environment=environment)

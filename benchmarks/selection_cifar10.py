@@ -1,0 +1,115 @@
+"""Does the label-free criterion follow retrieval quality from one setting to the next?
+
+    python benchmarks/selection_cifar10.py --json benchmarks/results/selection_cifar10.json
+
+Codes of 32 bits are trained with many settings, good and bad ones. For each: mAP@1000 on 2,000
+held-out database rows of CIFAR-10, for which labels are used, and beside it what a user without
+labels has: the agreement of views on 2,000 other rows that were kept out of training
+(mecoq_index/learn/selection.py), and the last training loss. A plot goes beside the output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cifar10 import run_benchmark, train_and_measure
+from matplotlib.figure import Figure
+
+from mecoq_index.learn.presets import for_binary, for_features
+
+BITS = 32
+HELD_OUT = 2000
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "recommended": {},
+    "without neighbours": {"neighbours": 0},
+    "1 neighbour": {"neighbours": 1},
+    "10 neighbours": {"neighbours": 10},
+    "20 neighbours": {"neighbours": 20},
+    "neighbours always": {"neighbour_share": 1.0},
+    "neighbours in 1 of 5": {"neighbour_share": 0.2},
+    "without batch normalisation": {"projection": "mlp"},
+    "linear projection": {"projection": "linear"},
+    "without debiasing": {"positive_prior": 0.0},
+    "positive prior 0.05": {"positive_prior": 0.05},
+    "positive prior 0.2": {"positive_prior": 0.2},
+    "temperature 0.2": {"temperature": 0.2},
+    "temperature 0.3": {"temperature": 0.3},
+    "temperature 0.5": {"temperature": 0.5},
+    "temperature 0.7": {"temperature": 0.7},
+    "alpha 5": {"alpha": 5.0},
+    "alpha 20": {"alpha": 20.0},
+    "codebooks frozen at random": {"codebooks": "frozen"},
+    "without the codeword regulariser": {"regularizer_weight": 0.0},
+    "official loss": {"loss": "official"},
+    "memory of 384 codes": {"memory_size": 384},
+    "learning rate 0.02": {"lr": 0.02},
+    "learning rate 0.3": {"lr": 0.3},
+    "batches of 64": {"batch_size": 64},
+    "5 epochs": {"epochs": 5},
+    "dropout of 0.3": {"view_dropout": 0.3},
+}
+
+
+def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
+    """One run a setting, for 20 epochs where the setting is not their number."""
+    common: dict[str, Any] = {"precision": "bfloat16", "epochs": 20, "held_out": HELD_OUT}
+    if quick:
+        common |= {"epochs": 1, "held_out": 200}
+    base = for_features(BITS)
+    configs = [(name, base.replace(**common | change)) for name, change in CHANGES.items()]
+    configs.append(("K = 256", for_features(BITS, 256).replace(**common)))
+    configs.append(("binary codes", for_binary(BITS).replace(**common)))
+    return [(name, train_and_measure, config) for name, config in configs[: 3 if quick else None]]
+
+
+def correlate(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
+    """Correlation of mAP with the criterion, and with the loss where it is the same loss."""
+    quality = np.array([row["map"] for row in rows])
+    agreement = np.array([row["view_agreement"] for row in rows])
+    comparable = [row["config"]["loss"] == "paper" for row in rows]
+    loss = np.array([row["terms"]["loss"] for row in rows])
+    summary = {
+        "runs": len(rows),
+        "view_agreement": _correlations(agreement, quality),
+        "training_loss": _correlations(-loss[comparable], quality[comparable]),
+    }
+    for name in ("view_agreement", "training_loss"):
+        found = summary[name]
+        print(f"{name}: Pearson {found['pearson']:.2f}, Spearman {found['spearman']:.2f}")
+    if path is not None:
+        _plot(rows, path.with_suffix(".png"))
+    return {"correlation": summary}
+
+
+def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Of values, and of ranks (no two are equal here)."""
+    ranks = [np.argsort(np.argsort(v)) for v in (x, y)]
+    return {
+        "pearson": round(float(np.corrcoef(x, y)[0, 1]), 3),
+        "spearman": round(float(np.corrcoef(*ranks)[0, 1]), 3),
+    }
+
+
+def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter([row["view_agreement"] for row in rows], [row["map"] for row in rows], s=18)
+    for row in rows:
+        axes.annotate(
+            row["method"],
+            (row["view_agreement"], row["map"]),
+            fontsize=6,
+            xytext=(3, 2),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("agreement of two views of held-out items, no labels")
+    axes.set_ylabel("mAP@1000, percent, by labels")
+    axes.set_title("One run a setting, 32 bits, CIFAR-10 features")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__, jobs, held_out=True, summarize=correlate)
