@@ -110,20 +110,30 @@ METHODS: dict[str, Callable[[Dataset, int, int, bool], Codes]] = {
 }
 
 
-def datasets(quick: bool) -> Iterator[Dataset]:
-    """Both sets, with unit rows and in random order."""
+def datasets(names: tuple[str, ...], quick: bool) -> Iterator[Dataset]:
+    """The sets asked for, with unit rows and in random order."""
+    if "images" in names:
+        yield _images(quick)
+    if "texts" in names:
+        yield _texts(quick)
+
+
+def _images(quick: bool) -> Dataset:
     cifar = load(find_features(None), held_out=False, limit=QUICK_ROWS if quick else None).data
-    yield Dataset(
+    return Dataset(
         "CIFAR-10 features",
         unit_rows(cifar.database),
         unit_rows(cifar.queries),
         cifar.database_labels,
         cifar.query_labels,
     )
+
+
+def _texts(quick: bool) -> Dataset:
     texts = load_texts(QUICK_ROWS + 200 if quick else None)
     held = 200 if quick else TEXT_QUERIES
     x, labels = texts.vectors, texts.labels
-    yield Dataset(texts.name, x[held:], x[:held], labels[held:], labels[:held])
+    return Dataset(texts.name, x[held:], x[:held], labels[held:], labels[:held])
 
 
 def measure(data: Dataset, exact: Ids, codes: Codes) -> dict[str, Any]:
@@ -156,13 +166,16 @@ def main() -> None:
     question = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(description=question)
     add_output_options(parser)
+    parser.add_argument(
+        "--data", choices=["images", "texts"], help="one of the two sets; both if not given"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
     environment = describe_environment()
     rows = []
-    for data in datasets(args.quick):
+    for data in datasets((args.data,) if args.data else ("images", "texts"), args.quick):
         cosine = ExactCosine.fit(data.database)
         cosine.add(data.database)
         exact = cosine.search(data.queries, MAP_AT).ids

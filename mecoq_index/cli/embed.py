@@ -62,7 +62,7 @@ def embed(
     With --codebooks, OUT.npy holds one embedding an image, and OUT.names.txt the paths. With
     --backbone, OUT.npz holds features, views and paths. With --protocol (cifar10, cifar10-i,
     cifar10-ii, flickr25k, nuswide) OUT.npz holds database, queries and their labels for
-    mecoq-index bench, and views of the training images for mecoq-index train.
+    mecoq-index bench, and features and views of the training images for mecoq-index train.
 
     \b
     Example:
@@ -182,7 +182,10 @@ def _extract(
         arrays[part] = found.features[[row_of[i] for i in kept]]
         name = "database_labels" if part == "database" else "query_labels"
         arrays[name] = split.labels[kept]
+    if not views:
+        return arrays
     trained = [row_of[int(i)] for i in split.train if int(i) in row_of]
+    arrays["features"] = found.features[trained]
     return arrays | {f"view{v}": view[trained] for v, view in enumerate(found.views)}
 
 

@@ -98,7 +98,8 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
 def for_features(bits: int, num_codewords: int = 16) -> TrainConfig:
     """Settings for cached features with views, chosen on held-out database rows of CIFAR-10.
 
-    benchmarks/results/settings_search.jsonl is the log of that search.
+    benchmarks/results/settings_search.jsonl is the log of that search; parts that are in it but not
+    in these settings did not earn their place.
 
     Args:
         bits: Bits of a code, a multiple of log2 K.
