@@ -20,7 +20,7 @@ from .._files import atomic_file
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .backbones import BackboneModel, restore_backbone
-from .images import Images
+from .images import Images, fingerprint
 from .views import Augmentation, plain_transform, seeded, view_transform
 
 _CHUNK = 1024
@@ -168,8 +168,7 @@ def _key(
     digest = hashlib.sha256()
     settings = (backbone.weights_sha256, dict(backbone.transform), views, augmentation, seed)
     digest.update(repr(settings).encode())
-    for i in range(len(images)):
-        digest.update(images.name(i).encode() + b"\0")
+    digest.update(fingerprint(images).encode())
     return digest.hexdigest()
 
 

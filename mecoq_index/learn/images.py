@@ -6,6 +6,7 @@ An image sequence has a length and ``load(i)``; `ImageFiles` reads files when th
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,14 +108,14 @@ class ImageArray:
             raise InvalidInputError(
                 f"pixels must be uint8 (n, H, W, 3), got {pixels.dtype} {pixels.shape}."
             )
-        self._pixels = pixels
+        self.pixels = pixels
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self.pixels)
 
     def load(self, i: int) -> Any:
         """Image i as a PIL image in RGB."""
-        return _pil().fromarray(self._pixels[i])
+        return _pil().fromarray(self.pixels[i])
 
     def name(self, i: int) -> str:
         """The number of image i."""
@@ -122,25 +123,36 @@ class ImageArray:
 
     def subset(self, rows: npt.NDArray[np.int64]) -> ImageArray:
         """The images with these numbers."""
-        return ImageArray(self._pixels[rows])
+        return ImageArray(self.pixels[rows])
 
 
 class Subset:
     """Some images of a sequence, by number."""
 
     def __init__(self, images: Images, rows: npt.NDArray[np.int64]) -> None:
-        self._images, self._rows = images, rows
+        self.images, self._rows = images, rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def load(self, i: int) -> Any:
         """Image i of the subset as a PIL image in RGB."""
-        return self._images.load(int(self._rows[i]))
+        return self.images.load(int(self._rows[i]))
 
     def name(self, i: int) -> str:
         """What image i of the subset is called."""
-        return self._images.name(int(self._rows[i]))
+        return self.images.name(int(self._rows[i]))
+
+
+def fingerprint(images: Images) -> str:
+    """SHA-256 over the names, and the pixels where they are in memory and names are numbers."""
+    digest = hashlib.sha256()
+    for i in range(len(images)):
+        digest.update(images.name(i).encode() + b"\0")
+    array = images.images if isinstance(images, Subset) else images
+    if isinstance(array, ImageArray):
+        digest.update(np.ascontiguousarray(array.pixels).tobytes())
+    return digest.hexdigest()
 
 
 def _pil() -> Any:

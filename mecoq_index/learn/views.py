@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from .._arrays import Ids
 from .._optional import require
 from .batching import count_steps, shuffled_batches
-from .images import Images
+from .images import Images, fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +118,7 @@ class ImageViews:
         self.images = images
         self._view = view_transform(transform, augmentation or Augmentation())
         self._workers = workers
-        names = hashlib.sha256()
-        for i in range(len(images)):
-            names.update(images.name(i).encode() + b"\0")
-        self.fingerprint = names.hexdigest()
+        self.fingerprint = fingerprint(images)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,7 +4,7 @@ import torch
 
 pytest.importorskip("torchvision")
 
-from mecoq_index.learn.images import ImageArray
+from mecoq_index.learn.images import ImageArray, Subset
 from mecoq_index.learn.views import Augmentation, ImageViews, plain_transform, view_transform
 
 TRANSFORM = {"resize": 12, "crop": 8, "mean": [0.5] * 3, "std": [0.25] * 3}
@@ -89,3 +89,13 @@ def test_fingerprints_tell_image_sets_apart():
     assert (
         ImageViews(images(3), TRANSFORM).fingerprint != ImageViews(images(4), TRANSFORM).fingerprint
     )
+
+
+def test_fingerprints_see_the_pixels_of_images_without_names():
+    def of(images):
+        return ImageViews(images, TRANSFORM).fingerprint
+
+    rows = np.arange(2)
+    brighter = ImageArray(images(3).pixels // 2 + 100)
+    assert of(images(3)) != of(brighter)
+    assert of(Subset(images(3), rows)) != of(Subset(brighter, rows))
