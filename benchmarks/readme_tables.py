@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,70 @@ def ablation_table() -> str:
             found[f"*ranked by:* {score}"].append(value)
     seeds = len(found["recommended"])
     lines = [
-        "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database rows "
-        f"(the queries above are not touched), {seeds} seeds; `python benchmarks/ablation.py`:",
+        "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database "
+        f"rows (the queries above are not touched), {seeds} seeds; "
+        "`python benchmarks/ablation.py`:",
         "",
         "| | mAP@1000 |",
         "|---|---|",
     ]
     lines += [f"| {name} | {spread(values)} |" for name, values in found.items()]
     return "\n".join(lines)
+
+
+def vectors_table() -> str:
+    """What is kept of a float ranking, and mAP, of vectors without views."""
+    record = read("quality_vectors")
+    rows = record["result"]["rows"]
+    found: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    exact = {row["data"]: row for row in rows if row["method"] == "exact cosine"}
+    for row in rows:
+        if row["method"] != "exact cosine":
+            found[row["data"], row["method"], row["bits"]].append(row)
+    bits = sorted({b for _, _, b in found})
+    methods = list(dict.fromkeys(name for _, name, _ in found))
+    seeds = len(next(iter(found.values())))
+    lines = [
+        "Embeddings that come as a matrix, without views: recall@100 against the exact ranking by "
+        f"cosine, and mAP@1000 by labels, both in percent, mean of {seeds} seeds. RaBitQ has the "
+        "bits of the others and 8 bytes more.",
+    ]
+    for data, floats in exact.items():
+        lines += [
+            "",
+            f"*{data}*; floats have mAP@1000 {floats['map']:.1f}:",
+            "",
+            "| | "
+            + " | ".join(f"recall, {b} bits" for b in bits)
+            + " | "
+            + " | ".join(f"mAP, {b} bits" for b in bits)
+            + " |",
+            "|---|" + "---|" * (2 * len(bits)),
+        ]
+        for method in methods:
+            cells = [
+                spread([row[key] for row in found[data, method, b]])
+                for key in ("recall_at_100", "map")
+                for b in bits
+            ]
+            name = f"**{method}**" if method.startswith("MeCoQ") else method
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", f"`python benchmarks/quality_vectors.py` on {machine(record)}."]
+    return "\n".join(lines)
+
+
+def selection_sentence() -> str:
+    """How the label-free criterion follows mAP."""
+    found = read("selection_cifar10")["result"]["correlation"]
+    agreement, loss = found["view_agreement"], found["training_loss"]
+    return (
+        f"Over {found['runs']} settings at 32 bits, the agreement of two views of held-out items, "
+        "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
+        f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}); the training loss, "
+        f"with its sign turned, with one of {loss['spearman']:.2f} "
+        "(`python benchmarks/selection_cifar10.py`):\n\n"
+        "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
+    )
 
 
 def speed_sentence() -> str:
@@ -363,14 +420,21 @@ def _layer_finding() -> str:
     )
 
 
+def optional(name: str, table: Callable[[], str]) -> list[str]:
+    """The table, where its result is there: some need data or packages that not all have."""
+    return [table()] if (RESULTS / f"{name}.json").exists() else []
+
+
 def render() -> str:
     """The text between the markers."""
     parts = [
         quality_table(),
+        *optional("quality_vectors", vectors_table),
         search_table(),
         scale_table(),
         milvus_table(),
-        *([ablation_table()] if (RESULTS / "ablation.json").exists() else []),
+        *optional("ablation", ablation_table),
+        *optional("selection_cifar10", selection_sentence),
         speed_sentence(),
         demo_table(),
     ]
