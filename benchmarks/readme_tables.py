@@ -109,7 +109,7 @@ def quality_table() -> str:
     slowest = max(row["training_seconds"] for row in rows if row["method"].startswith("MeCoQ"))
     binary = "learned binary codes, Hamming"
     ahead = [
-        f"{statistics.mean(found['MeCoQ, K=16', b]) - statistics.mean(found[binary, b]):.1f} "
+        f"{statistics.mean(found['MeCoQ, K=16', b]) - statistics.mean(found[binary, b]):+.1f} "
         f"({b:g} bits)"
         for b in bits
         if (binary, b) in found
@@ -117,7 +117,7 @@ def quality_table() -> str:
     lines += [
         "",
         "The learned binary codes come from the same trainer, views, neighbours and epochs, with "
-        "signs in the place of codewords; codewords of K = 16 are ahead of them by "
+        "signs in the place of codewords; beside them, codewords of K = 16 have "
         f"{', '.join(ahead)} points. The official quantizer and loss ran with their released "
         f"settings, a {official['projection']} projection and {official['epochs']} epochs; the "
         "baselines are FAISS's with its defaults. Ours and the binary codes alone were tuned on "
@@ -165,8 +165,8 @@ def vectors_table() -> str:
     seeds = len(next(iter(found.values())))
     lines = [
         "Embeddings that come as a matrix, without views: recall@100 against the exact ranking by "
-        f"cosine, and mAP@1000 by labels, both in percent, mean of {seeds} seeds. RaBitQ has the "
-        "bits of the others and 8 bytes more.",
+        "cosine, and mAP@1000 by labels, both in percent, mean and standard deviation of "
+        f"{seeds} seeds. RaBitQ has the bits of the others and 8 bytes more.",
     ]
     for data, floats in exact.items():
         lines += [
@@ -199,9 +199,9 @@ def selection_sentence() -> str:
     return (
         f"Over {found['runs']} settings at 32 bits, the agreement of two views of held-out items, "
         "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
-        f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}); the training loss, "
-        f"with its sign turned, with one of {loss['spearman']:.2f} "
-        "(`python benchmarks/selection_cifar10.py`):\n\n"
+        f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}). The training loss, "
+        f"sign turned, has {loss['spearman']:.2f} over the {loss['runs']} of them that do not "
+        "rescale it (`python benchmarks/selection_cifar10.py`):\n\n"
         "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
     )
 

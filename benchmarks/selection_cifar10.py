@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 from cifar10 import run_benchmark, train_and_measure
 from matplotlib.figure import Figure
+from scipy.stats import pearsonr, spearmanr
 
 from mecoq_index.learn.presets import for_binary, for_features
 
 BITS = 32
 HELD_OUT = 2000
+
+IN_THE_LOSS = ("loss", "temperature", "positive_prior", "memory_size", "batch_size")
 
 CHANGES: dict[str, dict[str, Any]] = {
     "recommended": {},
@@ -66,11 +69,12 @@ def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
 
 
 def correlate(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
-    """Correlation of mAP with the criterion, and with the loss where it is the same loss."""
+    """Correlation of mAP with the criterion, and with the loss where it is not rescaled."""
     quality = np.array([row["map"] for row in rows])
     agreement = np.array([row["view_agreement"] for row in rows])
-    comparable = [row["config"]["loss"] == "paper" for row in rows]
-    loss = np.array([row["terms"]["loss"] for row in rows])
+    base = rows[0]["config"]
+    comparable = [all(row["config"][name] == base[name] for name in IN_THE_LOSS) for row in rows]
+    loss = np.array([row["terms"]["contrastive"] for row in rows])
     summary = {
         "runs": len(rows),
         "view_agreement": _correlations(agreement, quality),
@@ -85,11 +89,10 @@ def correlate(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
 
 
 def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Of values, and of ranks (no two are equal here)."""
-    ranks = [np.argsort(np.argsort(v)) for v in (x, y)]
     return {
-        "pearson": round(float(np.corrcoef(x, y)[0, 1]), 3),
-        "spearman": round(float(np.corrcoef(*ranks)[0, 1]), 3),
+        "runs": len(x),
+        "pearson": round(float(pearsonr(x, y).statistic), 3),
+        "spearman": round(float(spearmanr(x, y).statistic), 3),
     }
 
 

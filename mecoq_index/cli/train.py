@@ -25,10 +25,11 @@ from ._shared import (
 if TYPE_CHECKING:
     from ..codebooks import Codebooks
     from ..learn.config import TrainConfig
+    from ..learn.features import FeatureViews
     from ..learn.images import Images
 
 
-_HELD_OUT = 2000
+_MOST_HELD_OUT = 2000
 
 
 @click.command()
@@ -38,7 +39,7 @@ _HELD_OUT = 2000
 @click.option(
     "--codewords",
     type=click.IntRange(2, 256),
-    help="Codewords per codebook, 16 or 256. [default: 16 for features, else 256]",
+    help="Codewords per codebook, mostly 16 or 256. [default: 16 for features, else 256]",
 )
 @click.option(
     "--distill",
@@ -50,7 +51,7 @@ _HELD_OUT = 2000
     "--neighbours",
     type=click.IntRange(min=0),
     help="Nearest neighbours of an item that serve as its positives. "
-    "[default: 3 for features, 5 for a matrix without views, 0 for images]",
+    "[default: 3 for features with views, 5 without; none for images and --distill]",
 )
 @click.option("--preset", help="A released setting, for instance cifar10-i-32.")
 @click.option(
@@ -70,8 +71,9 @@ _HELD_OUT = 2000
 @click.option(
     "--patience",
     type=click.IntRange(min=1),
-    help="Features with views: stop after so many epochs without a better agreement between the "
-    "results of two views of held-out items, and keep the best.",
+    help="Features with views: keep a tenth of the items, 2,000 at most, out of training; stop "
+    "after so many epochs in which the results of two views of them agree no better, and keep the "
+    "best epoch.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 @click.option(
@@ -133,17 +135,21 @@ def train(
             "--backbone, --image-size, --protocol and --no-flip are for images, but "
             f"{source.name} holds features."
         )
-    if is_images and (binary or distill):
+    if is_images and (binary or distill or patience):
         raise click.UsageError(
-            "--binary and --distill learn from features; make them with mecoq-index embed."
+            "--binary, --distill and --patience are for features; make them with mecoq-index embed."
         )
     if distill + binary + bool(binary and codewords) > 1:
         raise click.UsageError(
             "--distill and --binary exclude each other, and --binary has no --codewords."
         )
-    kind = "images" if is_images else "distill" if distill else "binary" if binary else "features"
-    if kind == "features" and _is_matrix(source):
-        kind = "vectors"
+    data = None if is_images else _load_features(source)
+    if data is None:
+        kind = "images"
+    elif distill:
+        kind = "distill"
+    else:
+        kind = ("binary " if binary else "") + ("views" if data.has_two_views else "vectors")
     settings = _settings(
         kind,
         bits,
@@ -155,10 +161,12 @@ def train(
         epochs=epochs,
         seed=seed,
         neighbours=neighbours,
-        patience=patience,
-        held_out=_HELD_OUT if patience else None,
     )
-    if is_images:
+    if patience and data is not None:
+        held_out = settings.held_out or min(_MOST_HELD_OUT, len(data) // 10)
+        settings = settings.replace(patience=patience, held_out=held_out)
+        say(f"{settings.held_out} items are kept out of training, to judge each epoch by")
+    if data is None:
         books = _train_on_images(
             source,
             settings,
@@ -173,7 +181,8 @@ def train(
             strict=strict,
         )
     else:
-        books = _train_on_features(source, settings, out, resume=resume, device=device)
+        data = data.with_dropout(settings.view_dropout)
+        books = _run(data, settings, out, resume=resume, device=device, source=source)
     say(f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code")
 
 
@@ -202,7 +211,8 @@ def _settings(
     from ..learn import presets
     from ..learn.config import TrainConfig
 
-    recommended_wanted = bool(bits or codewords or kind in ("distill", "binary"))
+    heads = ("distill", "binary views", "binary vectors")
+    recommended_wanted = bool(bits or codewords or kind in heads)
     if (preset is not None) + (config is not None) + recommended_wanted > 1:
         raise click.UsageError(
             "--preset, --config and --bits/--codewords/--distill/--binary exclude each other."
@@ -213,12 +223,12 @@ def _settings(
         settings = presets.preset(preset, loss="official" if loss == "official" else "paper")
     elif config is not None:
         settings = TrainConfig.from_json(config)
-    elif kind == "binary":
-        settings = presets.for_binary(bits or 64)
+    elif kind.startswith("binary"):
+        settings = presets.for_binary(bits or 64, views=kind == "binary views")
     else:
         recommended, usual_codewords = {
             "images": (presets.for_images, 256),
-            "features": (presets.for_features, 16),
+            "views": (presets.for_features, 16),
             "vectors": (presets.for_vectors, 16),
             "distill": (presets.for_distillation, 256),
         }[kind]
@@ -234,11 +244,10 @@ def _settings(
     return settings.replace(**values)
 
 
-def _is_matrix(source: Path) -> bool:
-    """Whether the file holds one vector an item, and no views."""
-    from .._files import load_npy
+def _load_features(source: Path) -> FeatureViews:
+    from ..learn.features import FeatureViews
 
-    return source.suffix == ".npy" and load_npy(source, mmap=True).ndim == 2
+    return FeatureViews.load(source)
 
 
 def _parse(text: str) -> Any:
@@ -246,15 +255,6 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _train_on_features(
-    source: Path, settings: TrainConfig, out: Path, *, resume: bool, device: str | None
-) -> Codebooks:
-    from ..learn.features import FeatureViews
-
-    data = FeatureViews.load(source, dropout=settings.view_dropout)
-    return _run(data, settings, out, resume=resume, device=device, source=source)
 
 
 def _train_on_images(

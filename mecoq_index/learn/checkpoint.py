@@ -57,11 +57,14 @@ def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) 
         raise ArtifactError(f"{path} is no checkpoint: it holds no state of training.")
     stored = training["config"]
     wanted = config.to_dict()
-    changed = sorted(
-        name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)
-    )
+    if stored.keys() != wanted.keys():
+        raise InvalidInputError(
+            f"{path} was made by another version of mecoq-index, with other settings. Remove it to "
+            "start again, or go on with that version."
+        )
+    changed = sorted(name for name in wanted if stored[name] != wanted[name])
     if changed:
-        listed = ", ".join(f"{n}={stored.get(n)!r} there, {wanted.get(n)!r} here" for n in changed)
+        listed = ", ".join(f"{n}={stored[n]!r} there, {wanted[n]!r} here" for n in changed)
         raise InvalidInputError(
             f"{path} belongs to a run with other settings ({listed}). "
             "Repeat those settings to resume, or remove the checkpoint to start again."

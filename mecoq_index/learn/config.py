@@ -72,7 +72,8 @@ class TrainConfig:
     """Items kept out of training, by which each epoch is judged without labels; 0: none."""
     patience: int = 0
     """Stop after so many epochs that the held-out items find no better, and keep the best epoch; 0:
-    go on to the last, and keep that."""
+    go on to the last, and keep that. A run that is stopped has not seen the low end of the cosine
+    that its learning rate follows over ``epochs``."""
 
     epochs: int = 50
     """Passes over the training items."""
@@ -103,8 +104,8 @@ class TrainConfig:
     view_dropout: float = 0.0
     """Fraction of the entries of a feature vector zeroed in each view; cached features only."""
     precision: Precision = "auto"
-    """Of the network's products: ``bfloat16`` halves the time on CPUs that know it. The quantizer
-    and the loss stay in float32. ``auto`` is float32 on a CPU, and float16 on a GPU."""
+    """Of the network's products; quantizer and loss stay in float32. ``bfloat16`` saves time on a
+    CPU that knows it; ``auto`` is float32, but float16 with CUDA."""
     seed: int = 0
     """Seed of initialisation, shuffling and views."""
 
@@ -156,12 +157,32 @@ class TrainConfig:
                 f"{self.dim}."
             )
 
-        if self.loss == "distillation" and (
-            self.projection == "mlp-bn" or self.codebooks != "learned" or self.view_dropout
-        ):
+        if self.loss == "distillation":
+            self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        if self.projection == "mlp-bn" or self.codebooks != "learned":
             raise InvalidInputError(
-                "loss='distillation' goes with a linear or mlp projection, learned codebooks and "
-                f"view_dropout 0, got {self.projection}, {self.codebooks} and {self.view_dropout}."
+                "loss='distillation' goes with a linear or mlp projection and learned codebooks, "
+                f"got {self.projection} and {self.codebooks}."
+            )
+        for name in ("neighbours", "memory_size", "view_dropout", "held_out"):
+            if getattr(self, name):
+                raise InvalidInputError(
+                    f"loss='distillation' has no use for {name}: set it to 0, got "
+                    f"{getattr(self, name)}."
+                )
+        components = self.dim - self.num_codebooks
+        if components < self.num_codebooks:
+            raise InvalidInputError(
+                "loss='distillation' needs subvectors of width 2 or more: dim must be at least "
+                f"{2 * self.num_codebooks}, got {self.dim}."
+            )
+        if self.projection == "mlp" and self.hidden_dim < 2 * components:
+            raise InvalidInputError(
+                "loss='distillation' passes each component through two hidden units: hidden_dim "
+                f"must be at least 2 * (dim - num_codebooks) = {2 * components}, got "
+                f"{self.hidden_dim}."
             )
 
     @property

@@ -70,7 +70,7 @@ def check_unit_rows(x: Vectors) -> None:
     Raises:
         InvalidInputError: If a length is off by more than 1 %.
     """
-    lengths = np.linalg.norm(x, axis=1)
+    lengths = np.sqrt(np.einsum("np,np->n", x, x))
     off = np.flatnonzero(np.abs(lengths - 1) > _LENGTH_TOLERANCE)
     if len(off):
         raise InvalidInputError(
@@ -96,8 +96,15 @@ def start_from_components(
         distillation: Its scale is set so that scores of teacher and student spread alike.
         x: Unit vectors, float32, (n, P).
         config: The settings.
+
+    Raises:
+        InvalidInputError: If there are more codebooks than columns, or nothing to rank.
     """
     M, Ds = config.num_codebooks, config.dim // config.num_codebooks
+    if x.shape[1] < M:
+        raise InvalidInputError(
+            f"num_codebooks must be at most the width of the vectors, {x.shape[1]}, got {M}."
+        )
     rng = np.random.default_rng([config.seed, 2])
     mean = x.mean(axis=0, dtype=np.float64)
     rows = x[
@@ -122,6 +129,11 @@ def start_from_components(
     teacher = _like(model, rows[some]) @ _like(model, rows[some]).T
     others = ~torch.eye(len(student), dtype=torch.bool, device=student.device)
     spread = float(teacher[others].std() / student[others].std())
+    if not (math.isfinite(spread) and spread > 0):
+        raise InvalidInputError(
+            "there is no ranking to distil: all vectors are equally alike, or there are fewer than "
+            "3 of them."
+        )
     distillation.log_scale.fill_(math.log(spread / TEACHER_TEMPERATURE))
 
 

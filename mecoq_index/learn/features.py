@@ -138,6 +138,12 @@ class FeatureViews:
         """Whether two views of one item differ."""
         return self.num_views > 1 or self._dropout > 0
 
+    def with_dropout(self, dropout: float) -> FeatureViews:
+        """The same vectors, with another dropout."""
+        return FeatureViews(
+            self._views, scale=self._scale, dropout=dropout, features=self._features
+        )
+
     def frozen_features(self) -> Vectors:
         """What neighbours are found by, float32 (n, P).
 
@@ -173,8 +179,8 @@ class FeatureViews:
         """
         if self.num_views < 2:
             raise InvalidInputError(
-                "held-out items are judged by two views of each, but there is one: set held_out to "
-                "0, or give (V, n, P) with V of at least 2."
+                "held-out items are judged by two views of each, but there is one: leave patience "
+                "and held_out at 0, or give (V, n, P) with V of at least 2."
             )
         if count > len(self) - 2:
             raise InvalidInputError(

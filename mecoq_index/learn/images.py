@@ -149,9 +149,11 @@ def fingerprint(images: Images) -> str:
     digest = hashlib.sha256()
     for i in range(len(images)):
         digest.update(images.name(i).encode() + b"\0")
-    array = images.images if isinstance(images, Subset) else images
+    array = images
+    while isinstance(array, Subset):
+        array = array.images
     if isinstance(array, ImageArray):
-        digest.update(np.ascontiguousarray(array.pixels).tobytes())
+        digest.update(np.ascontiguousarray(array.pixels).data)
     return digest.hexdigest()
 
 

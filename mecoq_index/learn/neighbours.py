@@ -8,6 +8,7 @@ before training.
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import numpy as np
 
@@ -21,6 +22,24 @@ _LISTS_VISITED = 16
 _BLOCK = 4096
 
 
+def check_neighbours(k: int, n: int) -> None:
+    """Refuse, before any work is done, what `neighbour_graph` could not do.
+
+    Raises:
+        InvalidInputError: If n items have no k neighbours each.
+        MissingDependencyError: If FAISS is not installed.
+    """
+    if not 1 <= k < n:
+        raise InvalidInputError(
+            f"neighbours must be between 1 and the other items, {n - 1} here; got {k}."
+        )
+    _faiss()
+
+
+def _faiss() -> ModuleType:
+    return require("faiss", extra="cpu", purpose="training with nearest neighbours")
+
+
 def neighbour_graph(x: Vectors, k: int) -> Ids:
     """The k nearest other rows of every row, by cosine.
 
@@ -29,18 +48,16 @@ def neighbour_graph(x: Vectors, k: int) -> Ids:
         k: Neighbours of a row, at least 1 and below n.
 
     Returns:
-        int64, shape (n, k), nearest first; -1 in the places that an inverted file could not fill.
+        int64, shape (n, k), nearest first; -1 in the places that an inverted file could not fill,
+        and where either of the two rows is zero.
 
     Raises:
         InvalidInputError: If ``x`` is no such array, or has too few rows.
         MissingDependencyError: If FAISS is not installed.
     """
     x = check_vectors(x)
-    if not 1 <= k < len(x):
-        raise InvalidInputError(
-            f"neighbours must be between 1 and the other items, {len(x) - 1} here; got {k}."
-        )
-    faiss = require("faiss", extra="cpu", purpose="the graph of nearest neighbours")
+    check_neighbours(k, len(x))
+    faiss = _faiss()
     unit = x.copy()
     faiss.normalize_L2(unit)
     index = faiss.IndexFlatIP(unit.shape[1])
@@ -54,6 +71,10 @@ def neighbour_graph(x: Vectors, k: int) -> Ids:
     for start in range(0, len(unit), _BLOCK):
         _, found = index.search(unit[start : start + _BLOCK], k + 1)
         graph[start : start + _BLOCK] = _without_self(found, start)
+    zero = np.logical_not(np.any(x, axis=1))
+    if zero.any():
+        graph[zero] = -1
+        graph[(graph >= 0) & zero[graph]] = -1
     return graph
 
 

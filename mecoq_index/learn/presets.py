@@ -55,6 +55,12 @@ _ON_FEATURES: dict[str, Any] = {
     "memory_size": 0,
     "neighbours": 3,
 }
+_WITHOUT_VIEWS: dict[str, Any] = {
+    "neighbours": 5,
+    "neighbour_share": 1.0,
+    "view_dropout": 0.2,
+    "epochs": 20,
+}
 
 
 def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
@@ -121,18 +127,17 @@ def for_vectors(bits: int, num_codewords: int = 16) -> TrainConfig:
     Raises:
         InvalidInputError: If ``bits`` does not fit.
     """
-    return for_features(bits, num_codewords).replace(
-        neighbours=5, neighbour_share=1.0, view_dropout=0.2, epochs=20
-    )
+    return for_features(bits, num_codewords).replace(**_WITHOUT_VIEWS)
 
 
-def for_binary(bits: int) -> TrainConfig:
-    """Settings for binary codes from cached features with views: `for_features`, another head.
+def for_binary(bits: int, *, views: bool = True) -> TrainConfig:
+    """Settings for binary codes: `for_features` or `for_vectors`, with another head.
 
     Args:
         bits: Bits of a code.
+        views: Whether the features come with views.
     """
-    return TrainConfig(
+    settings = TrainConfig(
         codebooks="signs",
         num_codebooks=bits,
         num_codewords=2,
@@ -140,6 +145,7 @@ def for_binary(bits: int) -> TrainConfig:
         alpha=1.0,
         **_ON_FEATURES,
     )
+    return settings if views else settings.replace(**_WITHOUT_VIEWS)
 
 
 def for_distillation(bits: int, num_codewords: int = 256) -> TrainConfig:

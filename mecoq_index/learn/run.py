@@ -35,7 +35,7 @@ from .losses import (
 )
 from .memory import CodeMemory
 from .model import MeCoQ
-from .neighbours import draw_partners, neighbour_graph
+from .neighbours import check_neighbours, draw_partners, neighbour_graph
 from .optimization import make_optimizer, make_scheduler
 from .quantizer import Quantized
 from .selection import EarlyStopping, HeldOut, view_agreement
@@ -92,6 +92,13 @@ class TrainingRun:
                 "above 0, or give (V, n, P) with V of at least 2 (mecoq-index embed --backbone "
                 "NAME --views 3 makes them)."
             )
+        if distills and (backbone is not None or getattr(source, "num_views", 1) != 1):
+            raise InvalidInputError(
+                "distillation reproduces the ranking of vectors: give one vector an item, (n, P), "
+                "without views and without a backbone."
+            )
+        if config.neighbours:
+            check_neighbours(config.neighbours, len(source))
         self.device = pick_device(device)
         self.source, self.config, self.backbone = source, config, backbone
         self.epoch = 0
@@ -152,7 +159,7 @@ class TrainingRun:
         """View agreement of the codebooks as they are."""
         agreement = view_agreement(self.codebooks({}), held_out)
         if self.stopping is not None:
-            self.stopping.judge(agreement, self.model)
+            self.stopping.judge(agreement, self.model, self.epoch)
         return agreement
 
     def prepare(self) -> None:
@@ -229,7 +236,9 @@ class TrainingRun:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            groups = self.optimizer.param_groups
+            trained = [parameter for group in groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
@@ -246,7 +255,7 @@ class TrainingRun:
             )
 
     def _check_parameters(self) -> None:
-        for name, value in self.model.named_parameters():
+        for name, value in self.model.state_dict().items():
             if not torch.isfinite(value).all():
                 raise TrainingError(f"{name} became NaN or Inf in epoch {self.epoch}. {_TOO_LARGE}")
 
@@ -273,7 +282,7 @@ class TrainingRun:
     def codebooks(self, provenance: Mapping[str, Any]) -> Codebooks:
         """The codebooks as they are now."""
         return self.model.to_codebooks(
-            backbone=self._backbone_record(), provenance={**provenance, "epochs_done": self.epoch}
+            backbone=self._backbone_record(), provenance={"epochs_done": self.epoch, **provenance}
         )
 
     def _backbone_record(self) -> Backbone | None:

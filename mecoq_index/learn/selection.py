@@ -2,8 +2,8 @@
 
 Augmentation changes what a good code should not depend on, so the lists of results of two views of
 one item agree the more, the better the codes; and lists cannot agree by all being alike, since
-other items must find other ones. benchmarks/selection.py shows how this follows mAP over many
-settings, where the training loss does not.
+other items must find other ones. benchmarks/selection_cifar10.py measures how this follows mAP
+over many settings.
 """
 
 from __future__ import annotations
@@ -78,12 +78,14 @@ class EarlyStopping:
         self._patience = patience
         self._best = -np.inf
         self._since = 0
+        self.best_epoch = 0
+        """Epochs done when the best weights were there."""
         self._weights: dict[str, torch.Tensor] = {}
 
-    def judge(self, agreement: float, model: torch.nn.Module) -> None:
+    def judge(self, agreement: float, model: torch.nn.Module, epoch: int) -> None:
         """Take in an epoch; the weights of the best are kept."""
         if agreement > self._best:
-            self._best, self._since = agreement, 0
+            self._best, self._since, self.best_epoch = agreement, 0, epoch
             self._weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         else:
             self._since += 1
@@ -99,9 +101,15 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"best": float(self._best), "since": self._since, "weights": self._weights}
+        return {
+            "best": float(self._best),
+            "since": self._since,
+            "best_epoch": self.best_epoch,
+            "weights": self._weights,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of `state_dict`."""
         self._best, self._since = state["best"], state["since"]
+        self.best_epoch = state["best_epoch"]
         self._weights = dict(state["weights"])

@@ -76,9 +76,10 @@ def train(
     resumed = paths is not None and resume and paths.checkpoint.exists()
     if paths is not None and resumed:
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
-    log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
     if not resumed:
         run.prepare()
+    log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
+    if not resumed:
         log.write({"config": config.to_dict(), "source": run.source_identity()})
     run_provenance = {**(provenance or {}), **run.provenance()}
     if paths is not None and not resumed:
@@ -99,6 +100,7 @@ def train(
             save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
     if run.stopping is not None:
         run.stopping.restore_best(run.model)
+        run_provenance["epochs_done"] = run.stopping.best_epoch
     if held_out is not None:
         run_provenance["view_agreement"] = view_agreement(run.codebooks({}), held_out)
     codebooks = run.codebooks(run_provenance)

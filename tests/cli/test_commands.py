@@ -273,16 +273,24 @@ def test_features_are_trained_on_with_neighbours_unless_there_shall_be_none(work
 
 
 def test_training_stops_by_the_agreement_of_views_on_demand(work, tmp_path):
-    options = ("--patience", 2, "--set", "held_out=40", "--set", "epochs=30", *FAST[:-2])
-    run("train", work / "views.npz", "--out", tmp_path / "c.pt", *options)
+    options = ("--patience", 2, "--set", "epochs=30", *FAST[:-2])
+    result = run("train", work / "views.npz", "--out", tmp_path / "c.pt", *options)
+    assert "12 items are kept out of training" in result.stderr
     books = Codebooks.load(tmp_path / "c.pt")
     assert books.provenance["epochs_done"] < 30
+    assert books.provenance["config"]["held_out"] == 12
     assert 0 < books.provenance["view_agreement"] <= 1
+    run("train", work / "views.npz", "--out", tmp_path / "d.pt", "--set", "held_out=40", *options)
+    assert Codebooks.load(tmp_path / "d.pt").provenance["config"]["held_out"] == 40
 
 
 def test_binary_codes_are_learned_on_demand(work, tmp_path):
     config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--binary", "--bits", 32)
     assert (config["codebooks"], config["dim"]) == ("signs", 32)
+    assert (config["neighbours"], config["view_dropout"]) == (3, 0)
+    config = _trained_config(work / "x.npy", tmp_path / "d.pt", "--binary", "--bits", 32)
+    assert (config["codebooks"], config["neighbour_share"]) == ("signs", 1.0)
+    assert (config["neighbours"], config["view_dropout"]) == (5, 0.2)
 
 
 def test_a_ranking_is_distilled_from_unit_vectors_only(work, tmp_path):

@@ -78,7 +78,7 @@ def test_codes_are_hard_forward_and_soft_backward():
 @pytest.mark.parametrize("projection", ["linear", "mlp"])
 @pytest.mark.parametrize("dim", [24, 44])  # fewer and more places than components
 def test_it_starts_as_quantized_components(vectors, projection, dim):
-    config = CONFIG.replace(projection=projection, dim=dim)
+    config = CONFIG.replace(projection=projection, dim=dim, hidden_dim=80)
     run = TrainingRun(FeatureViews(vectors[None]), config, None, None, "cpu")
     run.prepare()
     z = run.model.embed(torch.from_numpy(vectors)).detach().view(-1, 4, dim // 4)
@@ -130,13 +130,53 @@ def test_vectors_of_other_lengths_are_refused(vectors):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"projection": "mlp-bn"}, {"codebooks": "frozen"}, {"view_dropout": 0.1}]
+    "changes,message",
+    [
+        ({"projection": "mlp-bn"}, "goes with a linear or mlp projection"),
+        ({"codebooks": "frozen"}, "goes with .* learned codebooks, got mlp and frozen"),
+        ({"view_dropout": 0.1}, r"has no use for view_dropout: set it to 0, got 0\.1"),
+        ({"neighbours": 3}, "has no use for neighbours"),
+        ({"memory_size": 5}, "has no use for memory_size"),
+        ({"dim": 4}, "dim must be at least 8, got 4"),
+        ({"hidden_dim": 39}, r"at least 2 \* \(dim - num_codebooks\) = 40, got 39"),
+    ],
 )
-def test_settings_that_would_spoil_the_start_are_refused(changes):
-    with pytest.raises(InvalidInputError, match="loss='distillation' goes with"):
+def test_settings_without_sense_are_refused(changes, message):
+    with pytest.raises(InvalidInputError, match=message):
         CONFIG.replace(**changes)
 
 
-def test_the_hidden_layer_has_room_for_all_components():
-    config = for_distillation(128, 16)
-    assert config.hidden_dim >= 2 * (config.dim - config.num_codebooks)
+def test_more_than_one_vector_an_item_is_refused(vectors):
+    for source in (
+        FeatureViews(np.stack([vectors, vectors])),
+        FeatureViews(vectors[None], features=vectors),
+    ):
+        with pytest.raises(InvalidInputError, match="give one vector an item"):
+            train(source, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "x,message",
+    [
+        (np.eye(32), "there is no ranking to distil"),
+        (np.eye(32)[[0] * 20], "there is no ranking to distil"),
+        (np.eye(32)[:2], "there is no ranking to distil"),
+        (np.eye(3), "num_codebooks must be at most the width of the vectors, 3, got 4"),
+    ],
+)
+def test_vectors_without_a_ranking_are_refused(x, message):
+    with pytest.raises(InvalidInputError, match=message):
+        train(FeatureViews(x.astype(np.float32)[None]), CONFIG)
+
+
+def test_the_recommended_mlp_starts_where_the_linear_map_does():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 40))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    z = []
+    for projection in ("linear", "mlp"):
+        config = for_distillation(32, 16).replace(projection=projection)
+        run = TrainingRun(FeatureViews(x[None]), config, None, None, "cpu")
+        run.prepare()
+        z.append(run.model.embed(torch.from_numpy(x)).detach())
+    torch.testing.assert_close(*z, atol=1e-4, rtol=1e-4)

@@ -31,6 +31,15 @@ def test_the_graph_holds_the_nearest_others_by_cosine_whatever_their_length():
     np.testing.assert_array_equal(neighbour_graph(x, 5), exact(x, 5))
 
 
+def test_rows_of_zeros_have_no_neighbours_and_are_nobodys():
+    x = vectors(50)
+    x[[3, 7, 8]] = 0
+    graph = neighbour_graph(x, 40)
+    assert (graph[[3, 7, 8]] == -1).all()
+    assert not np.isin(graph, [3, 7, 8]).any()
+    assert (graph >= 0).sum() > 47 * 36
+
+
 def test_copies_of_a_row_are_its_neighbours_and_it_is_not():
     x = np.repeat(vectors(20), 6, axis=0)
     graph = neighbour_graph(x, 3)

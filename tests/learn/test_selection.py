@@ -79,9 +79,10 @@ def test_early_stopping_keeps_the_best_weights():
     for epoch, agreement in enumerate((0.1, 0.5, 0.4, 0.45)):
         assert not stopping.is_due
         model.projection[0].bias.data.fill_(float(epoch))
-        stopping.judge(agreement, model)
+        stopping.judge(agreement, model, epoch + 1)
     assert stopping.is_due
     stopping.restore_best(model)
+    assert stopping.best_epoch == 2
     assert float(model.projection[0].bias[0].detach()) == 1
 
 
@@ -93,6 +94,7 @@ def test_a_run_stops_when_patience_is_over_and_tells_how_good_it_was(tmp_path):
     assert len(agreements) < 60
     assert int(np.argmax(agreements)) == len(agreements) - 1 - 2
     assert trained.provenance["view_agreement"] == pytest.approx(max(agreements))
+    assert trained.provenance["epochs_done"] == int(np.argmax(agreements)) + 1
 
 
 def test_without_patience_the_last_epoch_is_kept_and_judged(tmp_path):

@@ -180,7 +180,12 @@ def test_training_leaves_the_callers_random_stream_alone(source):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimizer": "adamw"}, {"neighbours": 4, "projection": "mlp-bn"}]
+    "changes",
+    [
+        {"optimizer": "adamw", "max_grad_norm": 0.1},
+        {"neighbours": 4, "projection": "mlp-bn", "precision": "bfloat16"},
+        {"codebooks": "signs", "num_codebooks": 8, "num_codewords": 2, "memory_size": 0},
+    ],
 )
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, changes):
@@ -218,6 +223,27 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused(source, tmp_path):
     other = FeatureViews(clustered_views(seed=1)[0])
     with pytest.raises(InvalidInputError, match="belongs to a run on other data"):
         train(other, SMALL, out=out, resume=True)
+
+
+def test_a_checkpoint_of_another_version_is_refused(source, tmp_path):
+    out = tmp_path / "c.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupting(source, 1), SMALL, out=out)
+    checkpoint = RunPaths(out).checkpoint
+    content = torch.load(checkpoint, weights_only=True)
+    del content["training"]["config"]["neighbours"]
+    torch.save(content, checkpoint)
+    with pytest.raises(InvalidInputError, match="made by another version of mecoq-index"):
+        train(source, SMALL, out=out, resume=True)
+
+
+def test_bfloat16_is_near_to_float32(source):
+    config = SMALL.replace(memory_size=0, epochs=1)
+    exact, rounded = (
+        train(source, config.replace(precision=p)).projection[0].weight
+        for p in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(exact - rounded).max() < 0.05
 
 
 def test_a_damaged_checkpoint_is_refused(source, tmp_path):
