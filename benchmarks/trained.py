@@ -1,6 +1,6 @@
 """Codebooks trained once with the recommended settings, and the embeddings that go with them.
 
-Training takes about two minutes a book on one thread. The books are kept in a cache folder outside
+Training takes some minutes a book on one thread. The books are kept in a cache folder outside
 the repository, ``$XDG_CACHE_HOME/mecoq-index-benchmarks`` or ``~/.cache/mecoq-index-benchmarks``,
 under a name made of the settings, the training data and the package's version.
 

@@ -153,7 +153,9 @@ class FeatureViews:
         if plain is None and len(self._views) == 1:
             plain = self._views[0]
         if plain is not None:
-            unscaled: Vectors = plain.astype(np.float32) / np.float32(self._scale)
+            unscaled: Vectors = plain.astype(np.float32)
+            if self._scale != 1:
+                unscaled /= np.float32(self._scale)
             return unscaled
         mean = np.zeros(self._views.shape[1:], np.float32)
         for view in self._views:
@@ -190,7 +192,10 @@ class FeatureViews:
         held, kept = order[:count], np.sort(order[count:])
         features = None if self._features is None else self._features[kept]
         others = FeatureViews(
-            self._views[:, kept], scale=self._scale, dropout=self._dropout, features=features
+            np.take(self._views, kept, axis=1),
+            scale=self._scale,
+            dropout=self._dropout,
+            features=features,
         )
         sample = order[count : count + _SEARCHED_ROWS]
         # the last view is the items as they are, where there are features
