@@ -10,7 +10,7 @@ from torch import nn
 
 from ..codebooks import Backbone, Codebooks, Layer
 from .config import TrainConfig
-from .quantizer import Quantized, SignQuantizer, SoftQuantizer
+from .quantizer import SignQuantizer, SoftQuantizer
 
 
 class MeCoQ(nn.Module):
@@ -45,13 +45,6 @@ class MeCoQ(nn.Module):
         features = x if self.backbone is None else self.backbone(x)
         z: torch.Tensor = self.projection(features)
         return z
-
-    def forward(self, x: torch.Tensor) -> Quantized:
-        """Soft codes and reconstructions; the quantizer runs in float32 under autocast too."""
-        z = self.embed(x)
-        with torch.autocast(z.device.type, enabled=False):
-            quantized: Quantized = self.quantizer(z.float())
-        return quantized
 
     def to_codebooks(
         self, *, backbone: Backbone | None, provenance: Mapping[str, Any]

@@ -1,0 +1,151 @@
+"""README's tables of retrieval quality: what codes find, and what each part contributes."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from typing import Any
+
+from readme_results import RESULTS, machine, read
+
+
+def search_runs() -> int:
+    """Runs in the log of the search that chose our settings."""
+    return len((RESULTS / "settings_search.jsonl").read_text(encoding="utf-8").splitlines())
+
+
+def spread(values: list[float]) -> str:
+    """The mean over seeds, and the standard deviation where there are several."""
+    mean = f"{statistics.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+
+
+def quality_table() -> str:
+    """MAP of every method at every number of bits, mean and spread over seeds."""
+    record = read("quality_cifar10")
+    rows = record["result"]["rows"]
+    exact = next(row for row in rows if row["method"] == "exact cosine")
+    others = [row for row in rows if row is not exact]
+    bits = sorted({row["bits"] for row in others})
+    found: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for row in others:
+        found[row["method"], row["bits"]].append(row["map"])
+    methods = list(dict.fromkeys(row["method"] for row in others))
+    methods.sort(key=lambda name: not name.startswith("MeCoQ"))
+    seeds = len({row["seed"] for row in others})
+    lines = [
+        "CIFAR-10, 50,000 items, all 10,000 test images as queries, on frozen EfficientNet-Lite0 "
+        "features; mAP@1000 in percent, mean and standard deviation of "
+        f"{seeds} seeds. Training saw no labels.",
+        "",
+        "| method | " + " | ".join(f"{b:g} bits" for b in bits) + " |",
+        "|---|" + "---|" * len(bits),
+    ]
+    for method in methods:
+        cells = [spread(found[method, b]) if (method, b) in found else "" for b in bits]
+        name = f"**{method}**" if method.startswith("MeCoQ") else method
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append(
+        f"| exact cosine of the float features, {exact['bytes_per_vector']:,.0f} bytes | "
+        + " | ".join(f"{exact['map']:.1f}" for _ in bits)
+        + " |"
+    )
+    official = next(row for row in rows if row["method"].startswith("official"))["config"]
+    slowest = max(row["training_seconds"] for row in rows if row["method"].startswith("MeCoQ"))
+    binary = "learned binary codes, Hamming"
+    ahead = [
+        f"{statistics.mean(found['MeCoQ, K=16', b]) - statistics.mean(found[binary, b]):+.1f} "
+        f"({b:g} bits)"
+        for b in bits
+        if (binary, b) in found
+    ]
+    lines += [
+        "",
+        "The learned binary codes come from the same trainer, views, neighbours and epochs, with "
+        "signs in the place of codewords; beside them, codewords of K = 16 have "
+        f"{', '.join(ahead)} points. The official quantizer and loss ran with their released "
+        f"settings, a {official['projection']} projection and {official['epochs']} epochs; the "
+        "baselines are FAISS's with its defaults. Ours and the binary codes alone were tuned on "
+        f"these features: {search_runs()} runs, judged by labels of held-out database rows "
+        "(`benchmarks/results/settings_search.jsonl`).",
+        "",
+        f"Training a model took at most {slowest / 60:.1f} minutes on one thread. Made by "
+        f"`python benchmarks/quality_cifar10.py` on {machine(record)}.",
+    ]
+    return "\n".join(lines)
+
+
+def ablation_table() -> str:
+    """What each part contributes, on held-out database rows."""
+    record = read("ablation")
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in record["result"]["rows"]:
+        found[row["method"]].append(row["map"])
+        for score, value in row.get("map_of_other_scores", {}).items():
+            found[f"*ranked by:* {score}"].append(value)
+    seeds = len(found["recommended"])
+    lines = [
+        "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database "
+        f"rows (the queries above are not touched), {seeds} seeds; "
+        "`python benchmarks/ablation.py`:",
+        "",
+        "| | mAP@1000 |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {spread(values)} |" for name, values in found.items()]
+    return "\n".join(lines)
+
+
+def vectors_table() -> str:
+    """What is kept of a float ranking, and mAP, of vectors without views."""
+    record = read("quality_vectors")
+    rows = record["result"]["rows"]
+    found: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    exact = {row["data"]: row for row in rows if row["method"] == "exact cosine"}
+    for row in rows:
+        if row["method"] != "exact cosine":
+            found[row["data"], row["method"], row["bits"]].append(row)
+    bits = sorted({b for _, _, b in found})
+    methods = list(dict.fromkeys(name for _, name, _ in found))
+    seeds = len(next(iter(found.values())))
+    lines = [
+        "Embeddings that come as a matrix, without views: recall@100 against the exact ranking by "
+        "cosine, and mAP@1000 by labels, both in percent, mean and standard deviation of "
+        f"{seeds} seeds. RaBitQ has the bits of the others and 8 bytes more.",
+    ]
+    for data, floats in exact.items():
+        lines += [
+            "",
+            f"*{data}*; floats have mAP@1000 {floats['map']:.1f}:",
+            "",
+            "| | "
+            + " | ".join(f"recall, {b} bits" for b in bits)
+            + " | "
+            + " | ".join(f"mAP, {b} bits" for b in bits)
+            + " |",
+            "|---|" + "---|" * (2 * len(bits)),
+        ]
+        for method in methods:
+            cells = [
+                spread([row[key] for row in found[data, method, b]])
+                for key in ("recall_at_100", "map")
+                for b in bits
+            ]
+            name = f"**{method}**" if method.startswith("MeCoQ") else method
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", f"`python benchmarks/quality_vectors.py` on {machine(record)}."]
+    return "\n".join(lines)
+
+
+def selection_sentence() -> str:
+    """How the label-free criterion follows mAP."""
+    found = read("selection_cifar10")["result"]["correlation"]
+    agreement, loss = found["view_agreement"], found["training_loss"]
+    return (
+        f"Over {found['runs']} settings at 32 bits, the agreement of two views of held-out items, "
+        "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
+        f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}). The training loss, "
+        f"sign turned, has {loss['spearman']:.2f} over the {loss['runs']} of them that do not "
+        "rescale it (`python benchmarks/selection_cifar10.py`):\n\n"
+        "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
+    )
