@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar10 import MAP_AT, SEEDS, Cifar10, mean_ap, run_benchmark, train_and_measure, train_books
+from cifar10 import (
+    MAP_AT,
+    PRECISION,
+    SEEDS,
+    Cifar10,
+    mean_ap,
+    run_benchmark,
+    train_and_measure,
+    train_books,
+)
 from matplotlib.figure import Figure
 
 from mecoq_index._arrays import Vectors
@@ -93,7 +102,7 @@ def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
     """Every change, with every seed."""
     listed: list[tuple[str, Any, Any]] = []
     for seed in SEEDS[:1] if quick else SEEDS:
-        common = {"precision": "bfloat16", "epochs": 1 if quick else EPOCHS, "seed": seed}
+        common = {"precision": PRECISION, "epochs": 1 if quick else EPOCHS, "seed": seed}
         base = for_features(BITS).replace(**common)
         listed.append(("recommended", measure_scores, base))
         if quick:

@@ -27,13 +27,17 @@ from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.base import Hits
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.inject import import_faiss
-from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.config import Precision, TrainConfig
 from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.trainer import train
 
 MAP_AT = 1000
 HELD_OUT = 2000
 SEEDS = (0, 1, 2)
+PRECISION: Precision = (
+    "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "float32"
+)
+"""Half the time of a training on CPUs that have products of bfloat16, ten times that on others."""
 
 
 @dataclass(frozen=True, eq=False)

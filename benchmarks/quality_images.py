@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from cifar10 import HELD_OUT, MAP_AT, mean_ap
+from cifar10 import HELD_OUT, MAP_AT, PRECISION, mean_ap
 from efficientnet_lite import TRAINABLE_LAYERS
 from PIL import Image
 from trained import cache_folder
@@ -68,11 +68,11 @@ END_TO_END: TrainConfig = for_features(64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
     neighbours=3,
     neighbour_share=0.5,
-    epochs=8,
+    epochs=6,
     batch_size=128,
     lr=0.05,
     backbone_lr_scale=0.1,
-    precision="bfloat16",
+    precision=PRECISION,
 )
 """A learning rate in proportion to the smaller batch; as many epochs as an hour on two cores has
 room for. Not tuned."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cifar10 import run_benchmark, train_and_measure
+from cifar10 import PRECISION, run_benchmark, train_and_measure
 from matplotlib.figure import Figure
 from scipy.stats import pearsonr, spearmanr
 
@@ -58,7 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
     """One run a setting, for 20 epochs where the setting is not their number."""
-    common: dict[str, Any] = {"precision": "bfloat16", "epochs": 20, "held_out": HELD_OUT}
+    common: dict[str, Any] = {"precision": PRECISION, "epochs": 20, "held_out": HELD_OUT}
     if quick:
         common |= {"epochs": 1, "held_out": 200}
     base = for_features(BITS)

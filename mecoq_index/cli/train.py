@@ -286,6 +286,8 @@ def _train_on_images(
         images, skipped = check_images(found, strict=strict, on_progress=update)
     report_skipped(skipped)
     model = load_backbone(backbone, image_size=image_size)
+    if settings.neighbours:
+        say(f"neighbours are found by features: extracting those of {len(images)} images first")
     data = ImageViews(
         images, model.transform, augmentation=Augmentation(flip=flip), workers=workers
     )

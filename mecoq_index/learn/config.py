@@ -90,7 +90,8 @@ class TrainConfig:
     momentum: float = 0.9
     """Momentum of ``sgd``."""
     weight_decay: float = 5e-4
-    """beta, on backbone and projection; codewords are unit vectors and are not decayed."""
+    """beta, on every parameter of backbone and projection, biases and normalisations included;
+    codewords are unit vectors and are not decayed."""
     warmup_epochs: int = 1
     """Epochs of linear growth from ``warmup_lr`` to ``lr``."""
     warmup_lr: float = 1e-5
@@ -105,7 +106,8 @@ class TrainConfig:
     """Fraction of the entries of a feature vector zeroed in each view; cached features only."""
     precision: Precision = "auto"
     """Of the network's products; quantizer and loss stay in float32. ``bfloat16`` saves time on a
-    CPU that knows it; ``auto`` is float32, but float16 with CUDA."""
+    CPU that has it (AVX-512), and takes many times as long on others; ``auto`` is float32, but
+    float16 with CUDA."""
     seed: int = 0
     """Seed of initialisation, shuffling and views."""
 

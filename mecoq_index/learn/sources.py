@@ -45,9 +45,15 @@ class HasFeatures(Protocol):
 
 @runtime_checkable
 class HasImages(Protocol):
-    """A source whose items are images, in the order of its batches' numbers."""
+    """A source whose items are images.
+
+    Attributes:
+        images: In the order of the items' numbers.
+        workers: Processes that load them.
+    """
 
     images: Images
+    workers: int
 
 
 @runtime_checkable
@@ -56,6 +62,20 @@ class CanHoldOut(Protocol):
 
     def hold_out(self, count: int, seed: int) -> tuple[PairSource, HeldOut]:
         """The source without ``count`` random items, and what to judge by."""
+        ...
+
+
+@runtime_checkable
+class HasDropout(Protocol):
+    """A source that zeroes entries of its vectors at random."""
+
+    @property
+    def dropout(self) -> float:
+        """Fraction of entries zeroed."""
+        ...
+
+    def with_dropout(self, dropout: float) -> PairSource:
+        """The same vectors, with another dropout."""
         ...
 
 
@@ -70,7 +90,9 @@ def frozen_features(
     if isinstance(source, HasFeatures):
         return source.frozen_features()
     if backbone is not None and isinstance(source, HasImages):
-        return extract_features(source.images, backbone, device=device, strict=True).features
+        return extract_features(
+            source.images, backbone, device=device, workers=source.workers, strict=True
+        ).features
     raise InvalidInputError(
         "neighbours need a source with frozen_features(), or with images and a backbone; got "
         f"{type(source).__name__}. Set neighbours to 0."

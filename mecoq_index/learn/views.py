@@ -117,7 +117,7 @@ class ImageViews:
     ) -> None:
         self.images = images
         self._view = view_transform(transform, augmentation or Augmentation())
-        self._workers = workers
+        self.workers = workers
         self.fingerprint = fingerprint(images)
 
     def __len__(self) -> int:
@@ -143,7 +143,7 @@ class ImageViews:
         yield from DataLoader(
             SeededPairs(self.images, self._view, seed=seed, epoch=epoch, partners=partners),
             batch_sampler=batches,
-            num_workers=self._workers,
+            num_workers=self.workers,
             generator=torch.Generator(),  # the loader's own draws leave the global stream alone
         )
 
