@@ -1,20 +1,23 @@
-import sys
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from efficientnet_lite import DepthwiseConvolution
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+spec = importlib.util.spec_from_file_location("lite", BENCHMARKS / "efficientnet_lite.py")
+efficientnet_lite = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(efficientnet_lite)
 
 
-@pytest.mark.parametrize(("height", "width"), [(3, 3), (2, 4), (1, 1), (6, 6)])
+@pytest.mark.parametrize("height, width", [(3, 3), (2, 4), (1, 1), (6, 6)])
 @pytest.mark.parametrize("side", [3, 5])
 def test_a_written_out_convolution_and_its_gradients_are_pytorchs(side, height, width):
     torch.manual_seed(0)
     theirs = nn.Conv2d(6, 6, side, padding=side // 2, groups=6, bias=False).double()
-    ours = DepthwiseConvolution(theirs)
+    ours = efficientnet_lite.DepthwiseConvolution(theirs)
     x = torch.randn(5, 6, height, width, dtype=torch.float64, requires_grad=True)
     grad = torch.randn_like(x)
     found = [torch.autograd.grad(module(x), [x, theirs.weight], grad) for module in (ours, theirs)]
