@@ -98,8 +98,8 @@ def ablation_table() -> str:
 
 def vectors_table() -> str:
     """What is kept of a float ranking, and mAP, of vectors without views."""
-    record = read("quality_vectors")
-    rows = record["result"]["rows"]
+    records = [read(file.stem) for file in sorted(RESULTS.glob("quality_vectors*.json"))]
+    rows = [row for record in records for row in record["result"]["rows"]]
     found: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     exact = {row["data"]: row for row in rows if row["method"] == "exact cosine"}
     for row in rows:
@@ -133,7 +133,7 @@ def vectors_table() -> str:
             ]
             name = f"**{method}**" if method.startswith("MeCoQ") else method
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"`python benchmarks/quality_vectors.py` on {machine(record)}."]
+    lines += ["", f"`python benchmarks/quality_vectors.py` on {machine(records[0])}."]
     return "\n".join(lines)
 
 
