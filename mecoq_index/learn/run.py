@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from .. import __version__
 from .._arrays import Ids
@@ -42,13 +40,12 @@ from .neighbours import check_neighbours, draw_partners, neighbour_graph
 from .optimization import make_optimizer, make_scheduler
 from .quantizer import Quantized
 from .selection import EarlyStopping, HeldOut, view_agreement
-from .sources import HasDropout, PairSource, frozen_features
+from .sources import PairSource, frozen_features
 from .statistics import EpochStatistics
 
 logger = logging.getLogger("mecoq_index")
 
 _TOO_LARGE = "Lower lr or raise temperature, and check that the features are not huge or constant."
-_MEASURED_BATCHES = 100
 _CONTRASTIVE = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
 
 
@@ -143,7 +140,6 @@ class TrainingRun:
                         on_progress(
                             Progress(self.epoch, self.config.epochs, step, self.steps, terms)
                         )
-        self._measure_norms()
         record = {
             "epoch": self.epoch,
             "seconds": round(time.perf_counter() - started, 3),
@@ -197,13 +193,6 @@ class TrainingRun:
         if self.memory is not None:
             self.memory.enqueue(quantized.soft_codes)
         statistics.add(terms, quantized)
-
-    def _measure_norms(self) -> None:
-        """Mean and variance for inference from whole vectors: dropout makes them vary more."""
-        if isinstance(self.source, HasDropout) and self.source.dropout:
-            whole = self.source.with_dropout(0.0)
-            batches = whole.batches(self.epoch, self.config.batch_size, self.config.seed)
-            update_bn(islice(batches, _MEASURED_BATCHES), self.model.projection, self.device)
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, D) in float32; the quantizer runs in float32 under autocast too."""
