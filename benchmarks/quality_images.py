@@ -6,9 +6,9 @@
 CIFAR-10 images, 50,000 in the database and trained on, all 10,000 test images as queries, mAP@1000.
 EfficientNet-Lite0 with ImageNet weights sees them at 96 px; its head and last 4 of 16 blocks are
 trained with the projection and the codebooks (`END_TO_END`). The first 12 blocks do not change, so
-what they make of each image and of 4 random views of it is computed once and kept; that takes as
-long as one epoch would otherwise. No label is seen in training. The codes on frozen features learn
-from the plain image alone, with its neighbours as positives (`ON_FEATURES`).
+what they make of each image and of 4 random views of it is computed once and kept: it would take
+most of every epoch. No label is seen in training. The codes on frozen features learn from the plain
+image alone, with its neighbours as positives (`ON_FEATURES`).
 
 What is done is kept in the cache folder, epoch by epoch: a second start goes on from there.
 """
@@ -76,8 +76,8 @@ END_TO_END: TrainConfig = for_features(64, 16).replace(
     backbone_lr_scale=0.1,
     precision=PRECISION,
 )
-"""A learning rate in proportion to the smaller batch; as many epochs as an hour on two cores has
-room for. Not tuned."""
+"""A learning rate in proportion to the smaller batch; epochs that an hour on two cores has room for.
+Not tuned."""
 
 ON_FEATURES: TrainConfig = for_features(64, 16).replace(neighbours=3, neighbour_share=1.0)
 """With one view an item, an item and itself would be a pair without a lesson."""
