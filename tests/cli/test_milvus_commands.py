@@ -121,7 +121,7 @@ def test_a_collection_in_a_file_is_built_and_searched(work, lite_uri, profile):
     check_hits(of_bundle, missed=NQ if profile == "graph" else 0)
     where = ("--collection", "photos", "--codebooks", "c.pt")
     assert run("search", lite_uri, "q.npy", "-k", 5, "--json", *where).stdout == of_bundle
-    assert run("search", lite_uri, "q.npy", "-k", 2, *where).stdout.splitlines()[:2] == [
+    assert run("search", lite_uri, "q.npy", "-k", 5, *where).stdout.splitlines()[:2] == [
         "query 0",
         "    1  {score:9.4f}  {name}".format(**json.loads(of_bundle.splitlines()[0])["hits"][0]),
     ]
