@@ -76,8 +76,8 @@ END_TO_END: TrainConfig = for_features(64, 16).replace(
     backbone_lr_scale=0.1,
     precision=PRECISION,
 )
-"""A learning rate in proportion to the smaller batch; epochs that an hour on two cores has room for.
-Not tuned."""
+"""A learning rate in proportion to the smaller batch; epochs that two cores do within an hour. Not
+tuned."""
 
 ON_FEATURES: TrainConfig = for_features(64, 16).replace(neighbours=3, neighbour_share=1.0)
 """With one view an item, an item and itself would be a pair without a lesson."""

@@ -14,8 +14,8 @@ searched in). From each only the matrix of the database is used. Two ways to lea
 Beside them OPQ, PQ, ITQ and RaBitQ, on the same unit vectors. RaBitQ keeps 8 bytes a vector beside
 its bits, so at 16, 32 and 64 bits nothing of it fits: it is given as many bits as the others, and
 its 8 bytes on top. Reported: recall@10 and recall@100 against the exact ranking by cosine, and
-mAP@1000 by labels, which nothing was trained or chosen by: the settings of both ways come from
-held-out database rows of CIFAR-10. Three seeds; on the texts nothing was tuned.
+mAP@1000 by labels. Nothing is trained by labels; the settings of *contrast* were chosen by those of
+held-out database rows of CIFAR-10, and nothing was tuned on the texts. Three seeds.
 """
 
 from __future__ import annotations

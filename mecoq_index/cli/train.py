@@ -181,7 +181,6 @@ def train(
             strict=strict,
         )
     else:
-        data = data.with_dropout(settings.view_dropout)
         books = _run(data, settings, out, resume=resume, device=device, source=source)
     say(f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code")
 
@@ -319,6 +318,8 @@ def _run(
             )
         except KeyboardInterrupt as exc:
             checkpoint = RunPaths(out).checkpoint
+            if not checkpoint.exists():
+                raise TrainingError("interrupted before the first epoch; nothing is kept.") from exc
             raise TrainingError(
                 f"interrupted; {checkpoint} holds the last whole epoch. Add --resume to go on."
             ) from exc

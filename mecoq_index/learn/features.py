@@ -134,6 +134,11 @@ class FeatureViews:
         return count_steps(len(self), batch_size)
 
     @property
+    def dropout(self) -> float:
+        """Fraction of entries zeroed in each view."""
+        return self._dropout
+
+    @property
     def has_two_views(self) -> bool:
         """Whether two views of one item differ."""
         return self.num_views > 1 or self._dropout > 0

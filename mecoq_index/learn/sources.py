@@ -65,6 +65,20 @@ class CanHoldOut(Protocol):
         ...
 
 
+@runtime_checkable
+class HasDropout(Protocol):
+    """A source that can zero entries of its vectors at random."""
+
+    @property
+    def dropout(self) -> float:
+        """Fraction of entries zeroed."""
+        ...
+
+    def with_dropout(self, dropout: float) -> PairSource:
+        """The same vectors, with another dropout."""
+        ...
+
+
 def frozen_features(
     source: PairSource, backbone: BackboneModel | None, device: torch.device
 ) -> Vectors:

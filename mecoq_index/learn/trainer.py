@@ -22,7 +22,7 @@ from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .run import Progress, TrainingRun
 from .selection import HeldOut, view_agreement
-from .sources import CanHoldOut, PairSource
+from .sources import CanHoldOut, HasDropout, PairSource
 
 logger = logging.getLogger("mecoq_index")
 
@@ -42,7 +42,7 @@ def train(
     """Learn codebooks by MeCoQ.
 
     Args:
-        source: The training items.
+        source: The training items; one with a dropout gets that of the settings.
         config: The settings.
         out: Where the codebooks are written. Beside it go a checkpoint after every epoch, removed
             at the end, and a log of JSON lines. None keeps everything in memory.
@@ -63,6 +63,13 @@ def train(
         TrainingError: If the loss becomes NaN or Inf.
         KeyboardInterrupt: On Ctrl-C; the checkpoint of the last whole epoch stays.
     """
+    if isinstance(source, HasDropout):
+        if source.dropout not in (0, config.view_dropout):
+            raise InvalidInputError(
+                f"the dropout of the source must be 0 or view_dropout, {config.view_dropout}, got "
+                f"{source.dropout}. Set view_dropout={source.dropout}."
+            )
+        source = source.with_dropout(config.view_dropout)
     held_out: HeldOut | None = None
     if config.held_out:
         if not isinstance(source, CanHoldOut):
@@ -77,6 +84,9 @@ def train(
     if paths is not None and resumed:
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
     if not resumed:
+        if paths is not None:
+            # Preparing may be interrupted too, and must not leave the checkpoint of another run.
+            paths.checkpoint.unlink(missing_ok=True)
         run.prepare()
     log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
     if not resumed:

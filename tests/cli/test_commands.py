@@ -381,6 +381,19 @@ def test_an_interrupted_training_says_how_to_go_on(work, tmp_path, monkeypatch):
     assert resumed.fingerprint == whole.fingerprint
 
 
+def test_an_interruption_while_preparing_keeps_nothing_of_an_older_run(work, tmp_path, monkeypatch):
+    from mecoq_index.learn.run import TrainingRun
+
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingRun, "prepare", interrupt)
+    (tmp_path / "c.checkpoint.pt").write_bytes(b"of an older run")
+    command = ("train", work / "views.npz", "--out", tmp_path / "c.pt", *FAST)
+    refused(*command, "--overwrite", saying="interrupted before the first epoch; nothing is kept")
+    assert list(tmp_path.iterdir()) == []
+
+
 def build_of(w, t, codebooks=None, source=None):
     codebooks, source = codebooks or w / "c.pt", source or w / "x.npy"
     return ("--codebooks", codebooks, "--input", source, "--out", t / "o.mecoq")

@@ -127,7 +127,7 @@ def test_what_cannot_be_judged_is_refused():
     with pytest.raises(InvalidInputError, match="must leave at least 2 of 90 items"):
         train(FeatureViews(views), CONFIG.replace(held_out=89))
     with pytest.raises(InvalidInputError, match="judged by two views of each, but there is one"):
-        train(FeatureViews(views[:1], dropout=0.2), CONFIG)
+        train(FeatureViews(views[:1]), CONFIG.replace(view_dropout=0.2))
 
     class Bare:
         width = 12

@@ -37,9 +37,13 @@ class Interrupting:
         self._source, self._epoch = source, epoch
         self.width = source.width
         self.fingerprint = source.fingerprint
+        self.dropout = source.dropout
 
     def __len__(self):
         return len(self._source)
+
+    def with_dropout(self, dropout):
+        return Interrupting(self._source.with_dropout(dropout), self._epoch)
 
     def steps(self, batch_size):
         return self._source.steps(batch_size)
@@ -191,7 +195,6 @@ def test_training_leaves_the_callers_random_stream_alone(source):
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, changes):
     config = SMALL.replace(**changes)
-    source = source.with_dropout(config.view_dropout)
     whole = train(source, config, out=tmp_path / "whole.pt")
     out = tmp_path / "c.pt"
     paths = RunPaths(out)
@@ -303,6 +306,15 @@ def test_the_exported_projection_and_codes_are_those_of_the_model(source, projec
         codes = run.model.quantizer(z).logits.argmax(-1)
     np.testing.assert_allclose(books.project(x), z, atol=1e-5)
     np.testing.assert_array_equal(aqs.encode(books.project(x), books), codes)
+
+
+def test_dropout_is_that_of_the_settings(source):
+    config = SMALL.replace(view_dropout=0.3)
+    assert train(source, config).fingerprint != train(source, SMALL).fingerprint
+    by_hand = source.with_dropout(0.3)
+    assert train(source, config).fingerprint == train(by_hand, config).fingerprint
+    with pytest.raises(InvalidInputError, match=r"must be 0 or view_dropout, 0\.0, got 0\.3"):
+        train(by_hand, SMALL)
 
 
 def test_cuda_is_refused_where_there_is_none(source):
