@@ -1,9 +1,9 @@
 """Judging codebooks without labels: do two views of an unseen item find the same items?
 
 Augmentation changes what a good code should not depend on, so the lists of results of two views of
-one item agree the more, the better the codes; and lists cannot agree by all being alike, since
-other items must find other ones. benchmarks/selection_cifar10.py measures how this follows mAP
-over many settings.
+one item agree the more, the better the codes. Lists that are all alike agree too: what the lists of
+two different items have in common is taken off. benchmarks/selection_cifar10.py measures how this
+follows mAP over many settings.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ class HeldOut:
 def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:
     """Mean share of results, by AQS, that two views of a held-out item have in common.
 
+    Less the share that views of two different items have in common, which is all if the codes have
+    collapsed.
+
     Args:
         codebooks: What is judged.
         held_out: By what.
 
     Returns:
-        A number in [0, 1]. A list is the best 2 % of the database.
+        A number of 1 at most, about 0 by chance. A list is the best 2 % of the database.
     """
     M = codebooks.M
     decoded = torch.from_numpy(
@@ -58,13 +61,22 @@ def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:
         torch.from_numpy(block_normalize(codebooks.project(view), M))
         for view in (held_out.first, held_out.second)
     ]
+    first, second = (
+        torch.cat([(some @ decoded.T).topk(k, dim=1).indices for some in torch.split(q, _BLOCK)])
+        for q in queries
+    )
+    n = len(decoded)
+    common = _in_common(first, second, n) - _in_common(first, second.roll(1, dims=0), n)
+    return common / (k * len(first))
+
+
+def _in_common(first: torch.Tensor, second: torch.Tensor, n: int) -> int:
+    """Numbers below n that are in the same row (m, k) of both, over all rows."""
     common = 0
-    for start in range(0, len(held_out.first), _BLOCK):
-        found = [(q[start : start + _BLOCK] @ decoded.T).topk(k, dim=1).indices for q in queries]
-        member = torch.zeros(len(found[0]), len(decoded), dtype=torch.bool)
-        member.scatter_(1, found[0], True)
-        common += int(member.gather(1, found[1]).sum())
-    return common / (k * len(held_out.first))
+    for a, b in zip(*(torch.split(lists, _BLOCK) for lists in (first, second)), strict=True):
+        member = torch.zeros(len(a), n, dtype=torch.bool).scatter_(1, a, True)
+        common += int(member.gather(1, b).sum())
+    return common
 
 
 class EarlyStopping:
