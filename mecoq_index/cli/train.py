@@ -39,7 +39,8 @@ _MOST_HELD_OUT = 2000
 @click.option(
     "--codewords",
     type=click.IntRange(2, 256),
-    help="Codewords per codebook, mostly 16 or 256. [default: 16 for features, else 256]",
+    help="Codewords per codebook, mostly 16 or 256. "
+    "[default: 16 for features, 256 for images and with --distill]",
 )
 @click.option(
     "--distill",
@@ -138,6 +139,11 @@ def train(
     if is_images and (binary or distill or patience):
         raise click.UsageError(
             "--binary, --distill and --patience are for features; make them with mecoq-index embed."
+        )
+    if distill and patience:
+        raise click.UsageError(
+            "--patience judges epochs by two views of an item, and --distill takes vectors without "
+            "views: leave one of them out."
         )
     if distill + binary + bool(binary and codewords) > 1:
         raise click.UsageError(

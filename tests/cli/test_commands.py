@@ -302,6 +302,10 @@ def test_a_ranking_is_distilled_from_unit_vectors_only(work, tmp_path):
     result = run("train", work / "x.npy", "--out", tmp_path / "d.pt", *train, code=1)
     assert "vectors must have length 1" in result.stderr
     assert not (tmp_path / "d.pt").exists()
+    result = run(
+        "train", work / "x.npy", "--out", tmp_path / "d.pt", *train, "--patience", 2, code=2
+    )
+    assert "--distill takes vectors without views: leave one of them out" in result.stderr
 
 
 def test_presets_and_config_files_set_everything(work, tmp_path):
