@@ -90,8 +90,8 @@ def train_without_features(cifar: Cifar10, config: TrainConfig) -> dict[str, Any
     """Neither train on the items as they are, nor find neighbours by them: by means of views."""
 
     class ViewsOnly(Cifar10):
-        def source(self, config: TrainConfig) -> FeatureViews:
-            return FeatureViews(self.views, scale=self.scale, dropout=config.view_dropout)
+        def source(self) -> FeatureViews:
+            return FeatureViews(self.views, scale=self.scale)
 
     return train_and_measure(
         ViewsOnly(cifar.data, cifar.views, cifar.features, cifar.scale), config

@@ -56,11 +56,9 @@ class Cifar10:
     features: np.ndarray
     scale: float
 
-    def source(self, config: TrainConfig) -> FeatureViews:
-        """The training data for a configuration."""
-        return FeatureViews(
-            self.views, scale=self.scale, dropout=config.view_dropout, features=self.features
-        )
+    def source(self) -> FeatureViews:
+        """The training data."""
+        return FeatureViews(self.views, scale=self.scale, features=self.features)
 
 
 def find_features(features: Path | None) -> tuple[Path, Path]:
@@ -133,7 +131,7 @@ def train_books(cifar: Cifar10, config: TrainConfig) -> tuple[Codebooks, dict[st
     """Train codebooks; they, and the row of `train_and_measure`."""
     started = time.perf_counter()
     log: list[Any] = []
-    books = train(cifar.source(config), config, device="cpu", on_progress=log.append)
+    books = train(cifar.source(), config, device="cpu", on_progress=log.append)
     seconds = time.perf_counter() - started
     row = {
         "map": mean_ap(cifar.data, search_codes(cifar.data, books)),

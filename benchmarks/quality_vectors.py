@@ -67,8 +67,7 @@ def learned(make: Callable[[int], TrainConfig]) -> Callable[[Dataset, int, int, 
         if quick:
             config = config.replace(epochs=2)
         started = time.perf_counter()
-        source = FeatureViews(data.database[None], dropout=config.view_dropout)
-        books = train(source, config, device="cpu")
+        books = train(FeatureViews(data.database[None]), config, device="cpu")
         seconds = time.perf_counter() - started
         return Codes(search_codes(data, books).ids, config.bits / 8, seconds)
 

@@ -82,7 +82,7 @@ def trained(
     config = for_features(bits, num_codewords)
     if quick:
         config = config.replace(epochs=QUICK_EPOCHS)
-    books = _train_once(cifar.source(config), config)
+    books = _train_once(cifar.source(), config)
     return Trained(
         books,
         block_normalize(books.project(cifar.data.database), books.M),
