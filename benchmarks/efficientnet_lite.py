@@ -5,8 +5,7 @@
 
 No benchmark by itself: quality_images.py trains it, on maps that its frozen blocks made once. The
 weights come from TensorFlow and want pixels as (x - 127) / 128. ImageNet's mean and deviation,
-which the package's README shows for its other models, raise no error, but on CIFAR-10 they cost a
-sixth of the mAP.
+which the package's README shows for its other models, raise no error, but features get worse.
 """
 
 from __future__ import annotations
@@ -26,7 +25,9 @@ TRAINABLE_BLOCKS = 4
 TRAINABLE_LAYERS = 2 + 6 * TRAINABLE_BLOCKS
 """Layers in the head (a convolution and its normalisation) and in the last blocks (three pairs)."""
 IMAGES_AT_A_TIME = 16
+"""That go through the frozen blocks together on a CPU, so that their maps fit into its cache."""
 SMALL_MAP = 16
+"""Pixels of a map up to which a depthwise convolution is written out."""
 
 
 class EfficientNetLite0(nn.Module):
@@ -34,8 +35,7 @@ class EfficientNetLite0(nn.Module):
 
     It is made for training the head and the last `TRAINABLE_BLOCKS` of 16 blocks. Those before have
     their batch normalisations folded into the convolutions, which on a CPU saves a third of their
-    time, and run over few images at a time, whose maps then fit into its cache. There is neither
-    dropout nor stochastic depth: augmented views are noise enough.
+    time. There is neither dropout nor stochastic depth: augmented views are noise enough.
 
     Attributes:
         image_size: Side of the images it was trained on; others work in multiples of 32.
@@ -96,8 +96,9 @@ class EfficientNetLite0(nn.Module):
 
     def _frozen_blocks(self, x: torch.Tensor) -> torch.Tensor:
         net = self.network
+        together = IMAGES_AT_A_TIME if x.device.type == "cpu" else len(x)
         maps = []
-        for h in x.contiguous(memory_format=torch.channels_last).split(IMAGES_AT_A_TIME):
+        for h in x.contiguous(memory_format=torch.channels_last).split(together):
             h = net._swish(net._bn0(net._conv_stem(h)))
             for block in net._blocks[:-TRAINABLE_BLOCKS]:
                 h = block(h)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import defaultdict
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 from readme_results import RESULTS, machine, read
 
 
-def search_runs() -> int:
-    """Runs in the log of the search that chose our settings."""
-    return len((RESULTS / "settings_search.jsonl").read_text(encoding="utf-8").splitlines())
+def search_runs() -> tuple[int, int]:
+    """Runs in the log of the search that chose our settings, and those of binary codes in it."""
+    log = (RESULTS / "settings_search.jsonl").read_text(encoding="utf-8").splitlines()
+    return len(log), sum("binary_codes" in json.loads(line)["settings"] for line in log)
 
 
 def spread(values: list[float]) -> str:
@@ -53,6 +55,7 @@ def quality_table() -> str:
     official = next(row for row in rows if row["method"].startswith("official"))["config"]
     slowest = max(row["training_seconds"] for row in rows if row["method"].startswith("MeCoQ"))
     binary = "learned binary codes, Hamming"
+    runs, binary_runs = search_runs()
     ahead = [
         f"{statistics.mean(found['MeCoQ, K=16', b]) - statistics.mean(found[binary, b]):+.1f} "
         f"({b:g} bits)"
@@ -66,7 +69,8 @@ def quality_table() -> str:
         f"{', '.join(ahead)} points. The official quantizer and loss ran with their released "
         f"settings, a {official['projection']} projection and {official['epochs']} epochs; the "
         "baselines are FAISS's with its defaults. Ours and the binary codes alone were tuned on "
-        f"these features: {search_runs()} runs, judged by labels of held-out database rows "
+        f"these features: {runs} runs, {binary_runs} of them of binary codes, which have the "
+        "settings of ours but for their head, judged by labels of held-out database rows "
         "(`benchmarks/results/settings_search.jsonl`).",
         "",
         f"Training a model took at most {slowest / 60:.1f} minutes on one thread. Made by "
@@ -133,7 +137,11 @@ def vectors_table() -> str:
             ]
             name = f"**{method}**" if method.startswith("MeCoQ") else method
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"`python benchmarks/quality_vectors.py` on {machine(records[0])}."]
+    lines += [
+        "",
+        "`python benchmarks/quality_vectors.py`, and the same with `--data texts`, on "
+        f"{machine(records[0])}.",
+    ]
     return "\n".join(lines)
 
 
@@ -149,8 +157,8 @@ def images_table() -> str:
         f"{record['result']['image_size']} px; its last 4 of 16 blocks and its head were trained "
         f"with projection and codebooks of K = {config['num_codewords']}, {config['epochs']} "
         f"epochs in {minutes:.0f} minutes on {record['result']['threads']} threads. One seed; "
-        "settings not tuned. (The features above were made with another normalisation of the "
-        "pixels, so the two tables do not compare.)",
+        "settings not tuned. (The features above were made by others, at 128 px, so the two tables "
+        "do not compare.)",
         "",
         "| ranked by | bytes | mAP@1000 |",
         "|---|---|---|",

@@ -47,7 +47,9 @@ _MOST_HELD_OUT = 2000
     is_flag=True,
     help="Unit vectors: reproduce their ranking by cosine instead of learning a new one.",
 )
-@click.option("--binary", is_flag=True, help="Features: learn binary codes, for Hamming search.")
+@click.option(
+    "--binary", is_flag=True, help="Features: learn binary codes, to compare by Hamming distance."
+)
 @click.option(
     "--neighbours",
     type=click.IntRange(min=0),
@@ -291,7 +293,7 @@ def _train_on_images(
         images, skipped = check_images(found, strict=strict, on_progress=update)
     report_skipped(skipped)
     model = load_backbone(backbone, image_size=image_size)
-    if settings.neighbours:
+    if settings.neighbours and not resume:
         say(f"neighbours are found by features: extracting those of {len(images)} images first")
     data = ImageViews(
         images, model.transform, augmentation=Augmentation(flip=flip), workers=workers

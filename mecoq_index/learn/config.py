@@ -168,7 +168,14 @@ class TrainConfig:
                 "loss='distillation' goes with a linear or mlp projection and learned codebooks, "
                 f"got {self.projection} and {self.codebooks}."
             )
-        for name in ("neighbours", "memory_size", "view_dropout", "held_out"):
+        for name in (
+            "neighbours",
+            "memory_size",
+            "view_dropout",
+            "held_out",
+            "regularizer_weight",
+            "entropy_weight",
+        ):
             if getattr(self, name):
                 raise InvalidInputError(
                     f"loss='distillation' has no use for {name}: set it to 0, got "

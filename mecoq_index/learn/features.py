@@ -55,7 +55,7 @@ class FeatureViews:
         if views.ndim != 3 or views.dtype not in _DTYPES:
             raise InvalidInputError(
                 "views must have shape (V, n, P) and dtype uint8, float16 or float32, "
-                f"got {views.shape} {views.dtype}."
+                f"got {views.shape} {views.dtype}. Convert other numbers by x.astype(np.float32)."
             )
         if views.shape[1] < 2 or views.shape[2] < 1:
             raise InvalidInputError(f"views must hold at least 2 items, got {views.shape}.")

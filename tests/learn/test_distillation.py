@@ -20,8 +20,8 @@ from mecoq_index.learn.trainer import train
 
 CONFIG = TrainConfig(
     loss="distillation", num_codebooks=4, num_codewords=16, dim=24, projection="mlp",
-    hidden_dim=64, alpha=100.0, memory_size=0, optimizer="adamw", lr=1e-3, weight_decay=0.0,
-    batch_size=200, epochs=4,
+    hidden_dim=64, alpha=100.0, memory_size=0, regularizer_weight=0.0, optimizer="adamw",
+    lr=1e-3, weight_decay=0.0, batch_size=200, epochs=4,
 )  # fmt: skip
 
 
@@ -134,6 +134,8 @@ def test_vectors_of_other_lengths_are_refused(vectors):
     [
         ({"projection": "mlp-bn"}, "goes with a linear or mlp projection"),
         ({"codebooks": "frozen"}, "goes with .* learned codebooks, got mlp and frozen"),
+        ({"regularizer_weight": 0.5}, "has no use for regularizer_weight: set it to 0"),
+        ({"entropy_weight": 0.5}, "has no use for entropy_weight: set it to 0"),
         ({"view_dropout": 0.1}, r"has no use for view_dropout: set it to 0, got 0\.1"),
         ({"neighbours": 3}, "has no use for neighbours"),
         ({"memory_size": 5}, "has no use for memory_size"),
