@@ -63,8 +63,8 @@ def train(
         TrainingError: If the loss becomes NaN or Inf.
         KeyboardInterrupt: On Ctrl-C; the checkpoint of the last whole epoch stays.
     """
-    if isinstance(source, HasDropout):
-        if source.dropout not in (0, config.view_dropout):
+    if isinstance(source, HasDropout) and source.dropout != config.view_dropout:
+        if source.dropout:
             raise InvalidInputError(
                 f"the dropout of the source must be 0 or view_dropout, {config.view_dropout}, got "
                 f"{source.dropout}. Set view_dropout={source.dropout}."
