@@ -143,4 +143,4 @@ def plot(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_benchmark(__doc__, jobs, held_out=True, summarize=plot)
+    run_benchmark(__doc__, jobs, held_out=True, remember_neighbours=True, summarize=plot)

@@ -115,4 +115,4 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_benchmark(__doc__, jobs, held_out=True, summarize=correlate)
+    run_benchmark(__doc__, jobs, held_out=True, remember_neighbours=True, summarize=correlate)
