@@ -22,4 +22,9 @@ def machine(record: dict[str, Any]) -> str:
     listed = ", ".join(
         f"{name} {versions[name]}" for name in ("torch", "faiss-cpu") if name in versions
     )
-    return f"{environment['processor']}, {environment['cores']} cores, {listed}"
+    return f"{environment['processor']}, {environment['cores']} cores, {listed}, {commit(record)}"
+
+
+def commit(record: dict[str, Any]) -> str:
+    """That of the code which made a result."""
+    return f"commit {record['environment']['commit'][:7]}"

@@ -18,7 +18,7 @@ from readme_quality import (
     selection_sentence,
     vectors_table,
 )
-from readme_results import RESULTS, machine, read
+from readme_results import RESULTS, commit, machine, read
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
@@ -87,7 +87,8 @@ def search_table() -> str:
         "queries per second on one thread. *own*: recall@10 of an exact scan of the same codes; "
         "*class*: share of the first ten results of the query's class. Lists and graph searches "
         "are set to 95 % of *own*, on other queries. FAISS's own quantizers were trained on the "
-        "embeddings that MeCoQ learned: this table is about speed.",
+        "embeddings that MeCoQ learned: this table is about speed. Its codebooks have the "
+        f"settings of {commit(record)}, which were not yet those of the first table.",
         "",
         "| index | bytes | own | class | single queries | batches of 100 |",
         "|---|---|---|---|---|---|",
@@ -192,7 +193,8 @@ def milvus_table() -> str:
         f"(*server*) and {lite} (*file*). Recall is of exact AQS, for `hamming` of exact Hamming "
         f"distance; mAP@1000, in percent, of {asked['server']:,} random test images on the server "
         f"and {asked['lite']} of them in the file, beside that of the exact ranking; queries per "
-        "second one by one and in batches, k = 10.",
+        "second one by one and in batches, k = 10. The codebooks have the settings of "
+        f"{commit(record)}, which were not yet those of the first table.",
         "",
         "| | profile | K | bytes | insert, s | index, s | recall@10 | recall@100 | mAP | exact | "
         "single | batches |",

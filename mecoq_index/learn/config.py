@@ -51,7 +51,8 @@ class TrainConfig:
     """``paper``: the paper's equations. ``official``: the released code's, departures and all.
     ``distillation``: no contrast, but the ranking by cosine of the vectors, reproduced."""
     temperature: float = 0.4
-    """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows."""
+    """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows. The teacher
+    of ``distillation`` has its own."""
     positive_prior: float = 0.1
     """rho+, the probability that a negative is in truth a positive; 0 turns debiasing off."""
     regularizer_weight: float = 0.5
@@ -180,6 +181,12 @@ class TrainConfig:
                 raise InvalidInputError(
                     f"loss='distillation' has no use for {name}: set it to 0, got "
                     f"{getattr(self, name)}."
+                )
+        for name in ("temperature", "positive_prior"):
+            if getattr(self, name) != getattr(type(self), name):
+                raise InvalidInputError(
+                    f"loss='distillation' has no use for {name}: leave it at "
+                    f"{getattr(type(self), name)}, got {getattr(self, name)}."
                 )
         components = self.dim - self.num_codebooks
         if components < self.num_codebooks:

@@ -151,6 +151,8 @@ def for_binary(bits: int, *, views: bool = True) -> TrainConfig:
 def for_distillation(bits: int, num_codewords: int = 256) -> TrainConfig:
     """Settings that reproduce the ranking by cosine of unit vectors.
 
+    benchmarks/results/distillation_search.jsonl is the log of the search for them.
+
     Args:
         bits: Bits of a code, a multiple of log2 K.
         num_codewords: K, a power of two.

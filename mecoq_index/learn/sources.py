@@ -94,6 +94,6 @@ def frozen_features(
             source.images, backbone, device=device, workers=source.workers, strict=True
         ).features
     raise InvalidInputError(
-        "neighbours need a source with frozen_features(), or with images and a backbone; got "
-        f"{type(source).__name__}. Set neighbours to 0."
+        "neighbours and distillation need a source with frozen_features(), or with images and a "
+        f"backbone; got {type(source).__name__}."
     )

@@ -139,6 +139,8 @@ def test_vectors_of_other_lengths_are_refused(vectors):
         ({"view_dropout": 0.1}, r"has no use for view_dropout: set it to 0, got 0\.1"),
         ({"neighbours": 3}, "has no use for neighbours"),
         ({"memory_size": 5}, "has no use for memory_size"),
+        ({"temperature": 0.3}, r"has no use for temperature: leave it at 0\.4, got 0\.3"),
+        ({"positive_prior": 0.0}, r"no use for positive_prior: leave it at 0\.1, got 0\.0"),
         ({"dim": 4}, "dim must be at least 8, got 4"),
         ({"hidden_dim": 39}, r"at least 2 \* \(dim - num_codebooks\) = 40, got 39"),
     ],

@@ -134,6 +134,6 @@ def test_a_source_that_has_neither_vectors_nor_images_is_told_so():
         def __len__(self):
             return len(self._source)
 
-    with pytest.raises(InvalidInputError, match=r"got Bare\. Set neighbours to 0"):
+    with pytest.raises(InvalidInputError, match=r"neighbours and distillation need .* got Bare\."):
         train(Bare(), SMALL.replace(neighbours=3))
     train(Bare(), SMALL.replace(epochs=1))

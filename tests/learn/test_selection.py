@@ -122,9 +122,10 @@ def test_an_interrupted_run_resumes_to_equal_bits(tmp_path):
     source = FeatureViews(clustered_views(n=200)[0])
     config = CONFIG.replace(epochs=60)
     whole = train(source, config)
+    best = whole.provenance["epochs_done"]
 
-    def interrupt(progress):
-        if progress.epoch == 3:
+    def interrupt(progress):  # after an epoch that was no better, one before patience is over
+        if progress.epoch == best + 1:
             raise KeyboardInterrupt
 
     out = tmp_path / "c.pt"
