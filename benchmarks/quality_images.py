@@ -10,7 +10,8 @@ what they make of each image and of 4 random views of it is computed once and ke
 most of every epoch. No label is seen in training. The codes on frozen features learn from the plain
 image alone, with its neighbours as positives (`ON_FEATURES`).
 
-What is done is kept in the cache folder, epoch by epoch: a second start goes on from there.
+What is done is kept in the cache folder, epoch by epoch: a second start of the same commit goes on
+from there. Times leave out what an interruption lost.
 """
 
 from __future__ import annotations
@@ -255,8 +256,9 @@ def _say(text: str) -> None:
 
 
 def name_of(*settings: Any) -> str:
-    """A short name that other settings, or another version of the package, would not have."""
-    key = json.dumps([*settings, __version__], sort_keys=True)
+    """A short name that other settings, or another commit of the package, would not have."""
+    made_by = __version__, describe_environment()["commit"]
+    key = json.dumps([*settings, made_by], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
