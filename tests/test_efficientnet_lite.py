@@ -14,7 +14,7 @@ spec.loader.exec_module(efficientnet_lite)
 
 @pytest.mark.parametrize("height, width", [(3, 3), (2, 4), (1, 1), (6, 6)])
 @pytest.mark.parametrize("side", [3, 5])
-def test_a_written_out_convolution_and_its_gradients_are_pytorchs(side, height, width):
+def test_a_convolution_of_small_maps_and_its_gradients_are_pytorchs(side, height, width):
     torch.manual_seed(0)
     theirs = nn.Conv2d(6, 6, side, padding=side // 2, groups=6, bias=False).double()
     ours = efficientnet_lite.DepthwiseConvolution(theirs)
@@ -23,3 +23,10 @@ def test_a_written_out_convolution_and_its_gradients_are_pytorchs(side, height, 
     found = [torch.autograd.grad(module(x), [x, theirs.weight], grad) for module in (ours, theirs)]
     torch.testing.assert_close(ours(x), theirs(x))
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_a_pointwise_convolution_is_pytorchs():
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(6, 10, 1, bias=False).double()
+    x = torch.randn(5, 6, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(efficientnet_lite.PointwiseConvolution(theirs)(x), theirs(x))
