@@ -8,7 +8,7 @@ EfficientNet-Lite0 with ImageNet weights sees them at 96 px; its head and last 4
 trained with the projection and the codebooks (`END_TO_END`). The first 12 blocks do not change, so
 what they make of each image and of 4 random views of it is computed once and kept: it would take
 most of every epoch. No label is seen in training. The codes on frozen features learn from the plain
-image alone, with its neighbours as positives (`ON_FEATURES`).
+image alone, with its neighbours as positives (`ON_FEATURES`). Three seeds.
 
 What is done is kept in the cache folder, epoch by epoch: a second start of the same commit goes on
 from there. Times leave out what an interruption lost.
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from cifar10 import HELD_OUT, MAP_AT, PRECISION, mean_ap
+from cifar10 import HELD_OUT, MAP_AT, PRECISION, SEEDS, mean_ap
 from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
 from PIL import Image
 from trained import cache_folder
@@ -47,6 +47,7 @@ from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.datasets import Dataset
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.engines.base import Hits
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.learn.backbones import BackboneModel, load_backbone, restore_backbone
 from mecoq_index.learn.checkpoint import RunPaths
@@ -71,7 +72,7 @@ END_TO_END: TrainConfig = for_features(64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
     neighbours=3,
     neighbour_share=0.5,
-    epochs=8,
+    epochs=6,
     batch_size=128,
     lr=0.05,
     backbone_lr_scale=0.1,
@@ -185,29 +186,30 @@ def _decoded() -> Path:
     return path
 
 
-def extract_once(
+def make_maps(
     images: ImageArray, backbone: BackboneModel, key: str, *, views: int = 0
-) -> tuple[npt.NDArray[Any], float]:
-    """Vectors of images and of views of them, under their own name in the cache.
+) -> tuple[npt.NDArray[np.float16], float]:
+    """What the frozen blocks make of images and of views of them, under a name in the cache.
 
     Args:
         images: n images.
-        backbone: What makes vectors of them.
+        backbone: A whole one, not trained.
         key: A part of the name.
         views: V, random views an image.
 
     Returns:
-        float32 (1 + V, n, P), the images as they are first; float16 if there are views. And the
-        seconds that it took.
+        float16 (1 + V, n, P), of the images as they are first; and the seconds that it took.
     """
-    path = cache_folder() / f"images-{key}-{backbone.weights_sha256[:12]}.npz"
+    path = cache_folder() / f"images-{key}.npz"
     if not path.exists():
-        _say(f"vectors of {len(images):,} images and {views} views of each for {path.name}")
+        _say(f"maps of {len(images):,} images and {views} views of each for {path.name}")
         started = time.perf_counter()
         unfinished = path.with_suffix(".parts")
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads - 1))  # the worker wants a core for itself
         found = extract_features(
             images,
-            backbone,
+            replace(backbone, module=FrozenMaps(backbone.module)),
             views=views,
             augmentation=AUGMENTATION,
             device="cpu",
@@ -215,15 +217,22 @@ def extract_once(
             workers=1,
             store=unfinished,
         )
-        vectors: npt.NDArray[Any] = found.features[None]
-        if views:
-            vectors = np.concatenate([vectors, found.views]).astype(np.float16)
+        torch.set_num_threads(threads)
+        maps = np.concatenate([found.features[None], found.views]).astype(np.float16)
         seconds = time.perf_counter() - started
         with atomic_file(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, vectors=vectors, seconds=seconds)
+            np.savez(stream, maps=maps, seconds=seconds)
         shutil.rmtree(unfinished)
     with np.load(path) as archive:
-        return archive["vectors"], float(archive["seconds"])
+        return archive["maps"], float(archive["seconds"])
+
+
+@torch.inference_mode()
+def features_of(maps: npt.NDArray[Any], backbone: BackboneModel) -> Vectors:
+    """What a backbone makes of images whose maps (n, P) are given: float32 (n, P')."""
+    module = backbone.module.eval()
+    parts = (maps[at : at + 512] for at in range(0, len(maps), 512))
+    return np.concatenate([module(torch.from_numpy(part).float()).numpy() for part in parts])
 
 
 def train_once(
@@ -262,25 +271,32 @@ def name_of(*settings: Any) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def exact_row(method: str, data: Dataset, **more: Any) -> dict[str, Any]:
+def embedded(data: Dataset, books: Codebooks) -> Dataset:
+    """The same items with embeddings (n, D) in the place of features."""
+    return replace(data, database=books.project(data.database), queries=books.project(data.queries))
+
+
+def exact_row(method: str, data: Dataset, record: dict[str, Any] | None = None) -> dict[str, Any]:
     """The row of a ranking by the cosine of float vectors."""
     index = ExactCosine.fit(data.database)
     index.add(data.database)
     hits = index.search(data.queries, min(MAP_AT, len(data.database)))
-    return _row(method, data, hits, index.bytes_per_vector, more)
+    return _row(method, data, hits, index.bytes_per_vector, record or {})
 
 
-def codes_row(method: str, data: Dataset, books: Codebooks, **more: Any) -> dict[str, Any]:
+def codes_row(
+    method: str, data: Dataset, books: Codebooks, record: dict[str, Any]
+) -> dict[str, Any]:
     """The row of a ranking by AQS in FAISS; ``data`` holds embeddings."""
     engine = FaissEngine.build(books, encode(data.database, books))
     hits = engine.search(data.queries, min(MAP_AT, len(engine)))
-    return _row(method, data, hits, engine.bytes_per_vector, more)
+    return _row(method, data, hits, engine.bytes_per_vector, record)
 
 
 def _row(
-    method: str, data: Dataset, hits: Any, size: float, more: dict[str, Any]
+    method: str, data: Dataset, hits: Hits, size: float, record: dict[str, Any]
 ) -> dict[str, Any]:
-    row = {"method": method, "map": mean_ap(data, hits), "bytes_per_vector": size, **more}
+    row = {"method": method, "map": mean_ap(data, hits), "bytes_per_vector": size, **record}
     print(f"{method:<44} {8 * size:7g} bits  mAP@{MAP_AT} {row['map']:5.2f}", flush=True)
     return row
 
@@ -288,6 +304,7 @@ def _row(
 def training_record(config: TrainConfig, seconds: list[float]) -> dict[str, Any]:
     """Settings and times of a training run."""
     return {
+        "seed": config.seed,
         "training_seconds": round(sum(seconds), 1),
         "seconds_per_epoch": seconds,
         "config": config.to_dict(),
@@ -295,43 +312,52 @@ def training_record(config: TrainConfig, seconds: list[float]) -> dict[str, Any]
 
 
 def measure(*, held_out: bool, quick: bool) -> list[dict[str, Any]]:
-    """Extract, train, fine-tune, and rank in each space."""
+    """Make the maps, then train on frozen features and end to end, and rank in each space."""
     split = load_split(held_out=held_out, quick=quick)
     size = QUICK_SIZE if quick else SIZE
-    shorter = {"epochs": 1} if quick else {}
-    end_to_end, on_features = END_TO_END.replace(**shorter), ON_FEATURES.replace(**shorter)
-    backbone = load_backbone(BACKBONE, image_size=size)
-    run = f"{'held-out-' * held_out}{len(split.database)}-{size}px"
-    parts = ((split.database, f"{run}-database"), (split.queries, f"{run}-{len(split.queries)}"))
+    frozen = load_backbone(BACKBONE, image_size=size)
+    key = name_of(held_out, size, asdict(AUGMENTATION), VIEWS, frozen.weights_sha256)
+    maps, seconds = make_maps(split.database, frozen, f"{len(split.database)}-{key}", views=VIEWS)
+    query_maps, _ = make_maps(split.queries, frozen, f"queries-{len(split.queries)}-{key}")
+    plain = maps[0], query_maps[0]
+    data = split.dataset(*(features_of(some, frozen) for some in plain))
+    source = MapsWithFeatures(FeatureViews(maps[1:], features=maps[0]), data.database)
 
-    frozen, seconds = zip(*(extract_once(p, backbone, key) for p, key in parts), strict=True)
-    data = split.dataset(*(vectors[0] for vectors in frozen))
-    rows = [exact_row("frozen features, exact cosine", data, extraction_seconds=sum(seconds))]
-
-    source = FeatureViews(data.database[None])
-    key = name_of(on_features.to_dict(), source.fingerprint)
-    books, times = train_once(source, on_features, f"images-frozen-{key}")
-    embedded = split.dataset(books.project(data.database), books.project(data.queries))
-    record = training_record(on_features, times)
-    rows.append(codes_row("codes on frozen features, AQS", embedded, books, **record))
-
-    first = replace(backbone, module=FrozenMaps(backbone.module))
-    key = f"{run}-maps-{name_of(asdict(AUGMENTATION), VIEWS)}"
-    maps, maps_seconds = extract_once(split.database, first, key, views=VIEWS)
-    tuned = MapsWithFeatures(FeatureViews(maps[1:], features=maps[0]), data.database)
-    key = name_of(end_to_end.to_dict(), backbone.weights_sha256, tuned.fingerprint)
-    books, times = train_once(tuned, end_to_end, f"images-tuned-{key}", backbone)
-    if books.backbone is None:
-        raise RuntimeError("codebooks trained on images must hold their backbone")
-    trained = restore_backbone(books.backbone)
-    tuned_vectors, _ = zip(*(extract_once(p, trained, key) for p, key in parts), strict=True)
-    data = split.dataset(*(vectors[0] for vectors in tuned_vectors))
-    record = {"maps_seconds": round(maps_seconds, 1), **training_record(end_to_end, times)}
-    rows.append(exact_row("fine-tuned features, exact cosine", data, **record))
-    embedded = split.dataset(books.project(data.database), books.project(data.queries))
-    rows.append(exact_row("fine-tuned embeddings z, exact cosine", embedded))
-    rows.append(codes_row("fine-tuned codes, AQS", embedded, books, **record))
+    rows = [exact_row("frozen features, exact cosine", data)]
+    for seed in SEEDS[:1] if quick else SEEDS:
+        changes = {"seed": seed, **({"epochs": 1} if quick else {})}
+        rows.append(codes_on_features(data, ON_FEATURES.replace(**changes)))
+        config = END_TO_END.replace(**changes)
+        backbone = load_backbone(BACKBONE, image_size=size)
+        key = name_of(config.to_dict(), backbone.weights_sha256, source.fingerprint)
+        books, times = train_once(source, config, f"images-tuned-{key}", backbone)
+        if books.backbone is None:
+            raise RuntimeError("codebooks trained on images must hold their backbone")
+        tuned = restore_backbone(books.backbone)
+        record = {"maps_seconds": round(seconds, 1), **training_record(config, times)}
+        rows += end_to_end(
+            split.dataset(*(features_of(some, tuned) for some in plain)), books, record
+        )
     return rows
+
+
+def codes_on_features(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """Train codebooks alone; the row of their codes."""
+    source = FeatureViews(data.database[None])
+    key = name_of(config.to_dict(), source.fingerprint)
+    books, times = train_once(source, config, f"images-frozen-{key}")
+    record = training_record(config, times)
+    return codes_row("codes on frozen features, AQS", embedded(data, books), books, record)
+
+
+def end_to_end(data: Dataset, books: Codebooks, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a backbone and codebooks trained together; ``data`` holds its features."""
+    z = embedded(data, books)
+    return [
+        exact_row("fine-tuned features, exact cosine", data, record),
+        exact_row("fine-tuned embeddings z, exact cosine", z, record),
+        codes_row("fine-tuned codes, AQS", z, books, record),
+    ]
 
 
 def main() -> None:
