@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -226,9 +226,10 @@ def run_jobs(
 
 def run_benchmark(
     doc: str,
-    jobs: Callable[[bool], list[tuple[str, Any, Any]]],
+    jobs: Callable[[bool, Sequence[int]], list[tuple[str, Any, Any]]],
     *,
     held_out: bool,
+    seeds: Sequence[int] = SEEDS,
     remember_neighbours: bool = False,
     summarize: Callable[[list[dict[str, Any]], Path | None], dict[str, Any]] | None = None,
 ) -> None:
@@ -236,8 +237,10 @@ def run_benchmark(
 
     Args:
         doc: The script's docstring; its first line is the question.
-        jobs: Name, function and argument of every measurement; takes whether it is a quick run.
+        jobs: Name, function and argument of every measurement; takes whether it is a quick run,
+            and the seeds.
         held_out: Whether held-out database rows take the place of the queries.
+        seeds: Those of a run that names none.
         remember_neighbours: Find the neighbours once a process; rows then have no seconds.
         summarize: What else to keep of the rows; takes them and the path of the output, beside
             which it may put a plot.
@@ -246,11 +249,12 @@ def run_benchmark(
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--features", type=Path, help="an .npz made by mecoq-index embed")
     parser.add_argument("--processes", type=int, default=2, help="models trained at a time")
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help="of the training runs")
     add_output_options(parser)
     args = parser.parse_args()
     environment = describe_environment()
     rows = run_jobs(
-        jobs(args.quick),
+        jobs(args.quick, args.seeds[:1] if args.quick else args.seeds),
         processes=args.processes,
         paths=find_features(args.features),
         held_out=held_out,
@@ -261,4 +265,4 @@ def run_benchmark(
     result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}
     if summarize is not None:
         result |= summarize(rows, args.json)
-    write_result(args.json, result, question=question, seed=0, environment=environment)
+    write_result(args.json, result, question=question, seed=args.seeds[0], environment=environment)

@@ -16,9 +16,10 @@ products in bfloat16 where the CPU has them.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from cifar10 import MAP_AT, PRECISION, SEEDS, Cifar10, mean_ap, run_benchmark, train_and_measure
+from cifar10 import MAP_AT, PRECISION, Cifar10, mean_ap, run_benchmark, train_and_measure
 
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.runner import BASELINES
@@ -48,7 +49,7 @@ def measure_baseline(cifar: Cifar10, argument: tuple[str, int, int]) -> dict[str
     }
 
 
-def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
+def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
     """Name, function and argument of every measurement."""
     changes: dict[str, Any] = {"precision": PRECISION}
     if quick:
@@ -59,7 +60,7 @@ def jobs(quick: bool) -> list[tuple[str, Any, Any]]:
     def learn(name: str, config: TrainConfig) -> None:
         listed.append((name, train_and_measure, config.replace(**changes, seed=seed)))
 
-    for seed in SEEDS[:1] if quick else SEEDS:
+    for seed in seeds:
         for bits in BITS[:1] if quick else (*BITS, LONG):
             learn("MeCoQ, K=16", for_features(bits, 16))
             learn("learned binary codes, Hamming", for_binary(bits))

@@ -81,9 +81,9 @@ def quality_table() -> str:
 
 def ablation_table() -> str:
     """What each part contributes, on held-out database rows."""
-    record = read("ablation")
+    records = [read(file.stem) for file in sorted(RESULTS.glob("ablation_seed*.json"))]
     found: dict[str, list[float]] = defaultdict(list)
-    for row in record["result"]["rows"]:
+    for row in (row for record in records for row in record["result"]["rows"]):
         found[row["method"]].append(row["map"])
         for score, value in row.get("map_of_other_scores", {}).items():
             found[f"*ranked by:* {score}"].append(value)
@@ -97,6 +97,7 @@ def ablation_table() -> str:
         "|---|---|",
     ]
     lines += [f"| {name} | {spread(values)} |" for name, values in found.items()]
+    lines += ["", "![The same as bars](benchmarks/results/ablation.png)"]
     return "\n".join(lines)
 
 

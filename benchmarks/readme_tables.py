@@ -289,7 +289,7 @@ def render() -> str:
         search_table(),
         scale_table(),
         milvus_table(),
-        *optional("ablation", ablation_table),
+        *optional("ablation_seed0", ablation_table),
         *optional("selection_cifar10", selection_sentence),
         speed_sentence(),
         demo_table(),
