@@ -1,4 +1,4 @@
-"""CIFAR-10 features, training on them, and mAP@1000: what two benchmarks share.
+"""CIFAR-10 features, training on them, and mAP@1000: what benchmarks of quality share.
 
 The features are a file made by `mecoq-index embed CIFAR --protocol cifar10 --backbone NAME
 --views 3`, or the pair of files in the data folder beside the repository, where there is one.
@@ -171,7 +171,9 @@ _graphs: dict[str, Ids] = {}
 
 
 def _remembered_graph(x: Vectors, k: int) -> Ids:
-    """`neighbour_graph`, which is half of a short job's time and the same for many of them."""
+    """`neighbour_graph`, a good part of a short job's time and the same for many of them."""
+    if k > MOST_NEIGHBOURS:
+        raise ValueError(f"neighbours must be at most {MOST_NEIGHBOURS} here, got {k}")
     key = hashlib.sha256(x).hexdigest()
     if key not in _graphs:
         _graphs[key] = neighbour_graph(x, MOST_NEIGHBOURS)

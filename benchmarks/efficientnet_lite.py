@@ -133,11 +133,12 @@ class PointwiseConvolution(nn.Module):
     """A convolution of single pixels, as the matrix product that it is: faster on a CPU.
 
     Args:
-        convolution: The one whose weights (C', C, 1, 1) it takes.
+        convolution: The one whose weights (C', C, 1, 1) it takes; of stride 1, without a bias.
     """
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
+        _check_plain(convolution)
         self.weight = convolution.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,11 +150,13 @@ class DepthwiseConvolution(nn.Module):
     """A depthwise convolution of stride 1 whose way back is fast on a CPU for maps of a few pixels.
 
     Args:
-        convolution: The one whose weights (C, 1, k, k) it takes; it keeps the size of the map.
+        convolution: The one whose weights (C, 1, k, k), k odd, it takes; without a bias, and it
+            keeps the size of the map.
     """
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
+        _check_plain(convolution)
         self.weight = convolution.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -164,6 +167,11 @@ class DepthwiseConvolution(nn.Module):
         return _depthwise(x, self.weight)
 
 
+def _check_plain(convolution: Any) -> None:
+    if convolution.bias is not None or tuple(convolution.stride) != (1, 1):
+        raise ValueError(f"a convolution of stride 1 without a bias is wanted, got {convolution}")
+
+
 def _depthwise(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=len(weight))
 
@@ -172,11 +180,13 @@ class _OnSmallMaps(torch.autograd.Function):
     """`_depthwise` with gradients of its own: PyTorch's took half of the time of a step."""
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         return _depthwise(x, weight)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, weight = ctx.saved_tensors

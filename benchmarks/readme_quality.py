@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from typing import Any
 
-from readme_results import RESULTS, machine, read
+from readme_results import RESULTS, commit, machine, read
 
 
 def search_runs() -> tuple[int, int]:
@@ -91,7 +91,7 @@ def ablation_table() -> str:
     lines = [
         "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database "
         f"rows (the queries above are not touched), {seeds} seeds; "
-        "`python benchmarks/ablation.py`:",
+        f"`python benchmarks/ablation.py`, {commit(records[0])}:",
         "",
         "| | mAP@1000 |",
         "|---|---|",
@@ -154,15 +154,17 @@ def images_table() -> str:
     for row in rows:
         found[row["method"], row["bytes_per_vector"]].append(row["map"])
     trained = [row for row in rows if "maps_seconds" in row]
-    config = trained[0]["config"]
-    slowest = max(row["maps_seconds"] + row["training_seconds"] for row in trained)
+    config, seeds = trained[0]["config"], {row["config"]["seed"] for row in trained}
+    slowest = max(row["training_seconds"] for row in trained)
     lines = [
         "End to end from the images: CIFAR-10 as above, through EfficientNet-Lite0 at "
         f"{record['result']['image_size']} px; its last 4 of 16 blocks and its head were trained "
-        f"with projection and codebooks of K = {config['num_codewords']}, {config['epochs']} "
-        f"epochs in {slowest / 60:.0f} minutes or less on {record['result']['threads']} threads, "
-        f"with settings that were not tuned; seeds: {len(list(found.values())[-1])}. (The features "
-        "above were made by others, at 128 px, so the two tables do not compare.)",
+        f"with projection and codebooks of K = {config['num_codewords']}: {config['epochs']} "
+        f"epochs, which took at most {slowest / 60:.0f} minutes on {record['result']['threads']} "
+        f"threads, after {trained[0]['maps_seconds'] / 60:.0f} minutes for what the other blocks "
+        f"make of the images and of views of them. Seeds: {len(seeds)}. The settings are those "
+        "for features, see above, with changes that were not tuned. (The features above were made "
+        "by others, at 128 px, so the two tables do not compare.)",
         "",
         "| ranked by | bytes | mAP@1000 |",
         "|---|---|---|",
@@ -176,13 +178,14 @@ def images_table() -> str:
 
 def selection_sentence() -> str:
     """How the label-free criterion follows mAP."""
-    found = read("selection_cifar10")["result"]["correlation"]
+    record = read("selection_cifar10")
+    found = record["result"]["correlation"]
     agreement, loss = found["view_agreement"], found["training_loss"]
     return (
         f"Over {found['runs']} settings at 32 bits, the agreement of two views of held-out items, "
         "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
         f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}). The training loss, "
         f"sign turned, has {loss['spearman']:.2f} over the {loss['runs']} of them that do not "
-        "rescale it (`python benchmarks/selection_cifar10.py`):\n\n"
+        "rescale it (`python benchmarks/selection_cifar10.py`, {commit(record)}):\n\n"
         "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
     )

@@ -27,4 +27,5 @@ def machine(record: dict[str, Any]) -> str:
 
 def commit(record: dict[str, Any]) -> str:
     """That of the code which made a result."""
-    return f"commit {record['environment']['commit'][:7]}"
+    name: str = record["environment"]["commit"]
+    return f"commit {name[:7]}{'-dirty' * name.endswith('-dirty')}"

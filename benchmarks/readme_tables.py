@@ -63,7 +63,7 @@ def speed_sentence() -> str:
         f"{ours['seconds_per_epoch']:.1f} s on {result['threads']} threads at a peak of "
         f"{ours['peak_mib']:.0f} MiB, about what the equations typed down plainly in PyTorch take "
         f"in the same run: {plain['seconds_per_epoch']:.1f} s and {plain['peak_mib']:.0f} MiB "
-        "(`python benchmarks/training_speed.py`)."
+        f"(`python benchmarks/training_speed.py`, {commit(record)})."
     )
 
 
@@ -71,8 +71,9 @@ def search_speeds() -> list[dict[str, Any]]:
     """The measurements of search speed, one a size, ascending; where two are there, the later."""
     found = {}
     for file in sorted(RESULTS.glob("search_speed*.json")):
-        for run in read(file.stem)["result"]["runs"]:
-            found[run["items"]] = run
+        record = read(file.stem)
+        for run in record["result"]["runs"]:
+            found[run["items"]] = {**run, "commit": commit(record)}
     return [run for _, run in sorted(found.items())]
 
 
@@ -87,8 +88,8 @@ def search_table() -> str:
         "queries per second on one thread. *own*: recall@10 of an exact scan of the same codes; "
         "*class*: share of the first ten results of the query's class. Lists and graph searches "
         "are set to 95 % of *own*, on other queries. FAISS's own quantizers were trained on the "
-        "embeddings that MeCoQ learned: this table is about speed. Its codebooks have the "
-        f"settings of {commit(record)}, which were not yet those of the first table.",
+        "embeddings that MeCoQ learned: this table is about speed. Its codebooks are of the "
+        f"settings recommended at {run['commit']}.",
         "",
         "| index | bytes | own | class | single queries | batches of 100 |",
         "|---|---|---|---|---|---|",
@@ -130,9 +131,10 @@ def search_claims(record: dict[str, Any], runs: list[dict[str, Any]]) -> str:
             if first.startswith("IVF")
         )
         layer = ", ".join(f"{r['method']} {r['overhead']:+.1%}" for r in run["layer"])
+        faster = seconds["MeCoQ8x8"] / seconds["MeCoQ16x4fs"]
         told.append(
-            f"At {run['items']:,} codes, one thread and batches of 100: `MeCoQ16x4fs` has "
-            f"{seconds['MeCoQ8x8'] / seconds['MeCoQ16x4fs']:.0f} times the throughput of "
+            f"At {run['items']:,} codes ({run['commit']}), one thread and batches of 100: "
+            f"`MeCoQ16x4fs` has {faster:.0f} times the throughput of "
             f"`MeCoQ8x8` and {fast:.2f} times that of Hamming (`IndexBinaryFlat`), with the best "
             f"100 ranked again by exact scores {again:.2f} times; {lists}. "
             "Around a single query the engine takes, above the same "
@@ -193,8 +195,8 @@ def milvus_table() -> str:
         f"(*server*) and {lite} (*file*). Recall is of exact AQS, for `hamming` of exact Hamming "
         f"distance; mAP@1000, in percent, of {asked['server']:,} random test images on the server "
         f"and {asked['lite']} of them in the file, beside that of the exact ranking; queries per "
-        "second one by one and in batches, k = 10. The codebooks have the settings of "
-        f"{commit(record)}, which were not yet those of the first table.",
+        "second one by one and in batches, k = 10. The codebooks are of the settings "
+        f"recommended at {commit(record)}.",
         "",
         "| | profile | K | bytes | insert, s | index, s | recall@10 | recall@100 | mAP | exact | "
         "single | batches |",
@@ -260,7 +262,8 @@ def _rare_rows_kept(rows: list[dict[str, Any]]) -> dict[tuple[int, int], float]:
 
 def _layer_finding() -> str:
     """What our layer takes above pymilvus."""
-    run = read("milvus_layer")["result"]
+    record = read("milvus_layer")
+    run = record["result"]
     told = []
     for row in run["rows"]:
         searches = {(one["batch"], one["k"]): f"{one['overhead']:+.1%}" for one in row["searches"]}
@@ -271,7 +274,7 @@ def _layer_finding() -> str:
     return (
         f"Above pymilvus called directly, with {run['rows'][0]['rows']:,} rows, our layer takes: "
         + "; ".join(told)
-        + " (`python benchmarks/milvus_layer.py`)."
+        + f" (`python benchmarks/milvus_layer.py`, {commit(record)})."
     )
 
 

@@ -30,3 +30,9 @@ def test_a_pointwise_convolution_is_pytorchs():
     theirs = nn.Conv2d(6, 10, 1, bias=False).double()
     x = torch.randn(5, 6, 3, 4, dtype=torch.float64)
     torch.testing.assert_close(efficientnet_lite.PointwiseConvolution(theirs)(x), theirs(x))
+
+
+def test_a_convolution_that_is_not_plain_is_refused():
+    for other in (nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1, stride=2, bias=False)):
+        with pytest.raises(ValueError, match="stride 1 without a bias is wanted, got Conv2d"):
+            efficientnet_lite.PointwiseConvolution(other)

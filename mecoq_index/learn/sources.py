@@ -94,6 +94,7 @@ def frozen_features(
             source.images, backbone, device=device, workers=source.workers, strict=True
         ).features
     raise InvalidInputError(
-        "neighbours and distillation need a source with frozen_features(), or with images and a "
-        f"backbone; got {type(source).__name__}."
+        "neighbours and distillation need a source with frozen_features(), neighbours also take "
+        f"images with a backbone; got {type(source).__name__}. Give it that method, or set "
+        "neighbours to 0."
     )
