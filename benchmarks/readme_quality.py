@@ -90,7 +90,7 @@ def ablation_table() -> str:
     seeds = len(found["recommended"])
     lines = [
         "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database "
-        f"rows (the queries above are not touched), {seeds} seeds; "
+        f"rows (the queries above are not touched); seeds: {seeds}; "
         f"`python benchmarks/ablation.py`, {commit(records[0])}:",
         "",
         "| | mAP@1000 |",
