@@ -18,29 +18,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import shutil
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from cifar10 import HELD_OUT, MAP_AT, PRECISION, SEEDS, mean_ap
+from cifar10 import MAP_AT, PRECISION, SEEDS, mean_ap
+from cifar10_images import ARCHIVE, load_split
 from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
 from trained import cache_folder
 
-from common import DATA, add_output_options, write_result
+from common import add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
-from mecoq_index._files import atomic_file, sha256_file
+from mecoq_index._files import atomic_file
 from mecoq_index.aqs import encode
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.datasets import Dataset
@@ -60,7 +58,6 @@ from mecoq_index.learn.sources import PairSource
 from mecoq_index.learn.trainer import train
 from mecoq_index.learn.views import Augmentation
 
-ARCHIVE = DATA / "cifar10-images.tar.xz"
 PACKAGES = (
     "PIL",
     "efficientnet_lite_pytorch",
@@ -71,7 +68,7 @@ PACKAGES = (
 BACKBONE = "efficientnet_lite:EfficientNetLite0"
 SIZE = 96
 VIEWS = 4
-QUICK_SIZE, QUICK_ROWS, QUICK_QUERIES = 32, 1000, 200
+QUICK_SIZE = 32
 
 END_TO_END: TrainConfig = for_features(64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
@@ -88,27 +85,6 @@ ON_FEATURES: TrainConfig = for_features(64, 16).replace(precision=PRECISION)
 
 # A blur by 3 pixels hardly shows on images magnified three times, and costs a quarter of a view.
 AUGMENTATION = Augmentation(blur=0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images to search in and to search with, in random order.
-
-    Attributes:
-        database: The images to train on and to search in.
-        queries: The images to search with.
-        database_labels: int64, (n,), their classes; they serve for measuring only.
-        query_labels: int64, (nq,).
-    """
-
-    database: ImageArray
-    queries: ImageArray
-    database_labels: npt.NDArray[np.int64]
-    query_labels: npt.NDArray[np.int64]
-
-    def dataset(self, database: Vectors, queries: Vectors) -> Dataset:
-        """The same with vectors (n, P) and (nq, P) in the place of images."""
-        return Dataset("cifar10", database, queries, self.database_labels, self.query_labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,50 +120,6 @@ class MapsWithFeatures:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As those of `FeatureViews`."""
         return self.maps.batches(epoch, batch_size, seed, partners)
-
-
-def load_split(*, held_out: bool, quick: bool) -> Split:
-    """CIFAR-10, or 2,000 random database images as queries and the rest of them as database."""
-    with np.load(_decoded()) as archive:
-        pixels, labels, is_test = archive["pixels"], archive["labels"], archive["is_test"]
-    order = np.random.default_rng(0).permutation(np.flatnonzero(~is_test))
-    if held_out:
-        queries, rows = order[:HELD_OUT], order[HELD_OUT:]
-    else:
-        queries, rows = np.random.default_rng(1).permutation(np.flatnonzero(is_test)), order
-    if quick:
-        queries, rows = queries[:QUICK_QUERIES], rows[:QUICK_ROWS]
-    return Split(
-        ImageArray(pixels[rows]), ImageArray(pixels[queries]), labels[rows], labels[queries]
-    )
-
-
-def _decoded() -> Path:
-    """The archive's images in one file; its 60,000 files never reach the disk."""
-    path = cache_folder() / f"cifar10-images-{sha256_file(ARCHIVE)[:12]}.npz"
-    if path.exists():
-        return path
-    _say(f"decoding {ARCHIVE.name}")
-    from PIL import Image
-
-    images: dict[str, npt.NDArray[np.uint8]] = {}
-    with tarfile.open(ARCHIVE) as archive:
-        for member in archive:
-            stream = archive.extractfile(member) if member.name.endswith(".jpg") else None
-            if stream is not None:
-                with Image.open(io.BytesIO(stream.read())) as image:
-                    images[member.name.removeprefix("./")] = np.asarray(image.convert("RGB"))
-    names = sorted(images)
-    parts = [name.split("/") for name in names]
-    classes = sorted({part[-2] for part in parts})
-    with atomic_file(path) as partial, partial.open("wb") as stream:
-        np.savez(
-            stream,
-            pixels=np.stack([images[name] for name in names]),
-            labels=np.array([classes.index(part[-2]) for part in parts], np.int64),
-            is_test=np.array([part[-3] == "test" for part in parts]),
-        )
-    return path
 
 
 def make_maps(
