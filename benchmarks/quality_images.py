@@ -160,6 +160,8 @@ def make_maps(
             )
         maps = np.empty((1 + views, *found.features.shape), np.float16)
         maps[0], maps[1:] = found.features, found.views
+        if not all(np.isfinite(part).all() for part in maps):
+            raise RuntimeError(f"maps of {name} go beyond what float16 holds")
         with atomic_file(path) as partial, partial.open("wb") as stream:
             np.savez(stream, maps=maps, seconds=float(clock.read_text()))
     if unfinished.exists():

@@ -22,6 +22,11 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
+def over_seeds(count: int) -> str:
+    """What the numbers of `spread` are."""
+    return "one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+
+
 def quality_table() -> str:
     """MAP of every method at every number of bits, mean and spread over seeds."""
     record = read("quality_cifar10")
@@ -37,8 +42,7 @@ def quality_table() -> str:
     seeds = len({row["seed"] for row in others})
     lines = [
         "CIFAR-10, 50,000 items, all 10,000 test images as queries, on frozen EfficientNet-Lite0 "
-        "features; mAP@1000 in percent, mean and standard deviation of "
-        f"{seeds} seeds. Training saw no labels.",
+        f"features; mAP@1000 in percent, {over_seeds(seeds)}. Training saw no labels.",
         "",
         "| method | " + " | ".join(f"{b:g} bits" for b in bits) + " |",
         "|---|" + "---|" * len(bits),
@@ -87,11 +91,12 @@ def ablation_table() -> str:
         found[row["method"]].append(row["map"])
         for score, value in row.get("map_of_other_scores", {}).items():
             found[f"*ranked by:* {score}"].append(value)
-    seeds = len(found["recommended"])
+    made_by = " and ".join(sorted({commit(record) for record in records}))
     lines = [
         "What the parts contribute, at 32 bits and after 20 epochs, on 2,000 held-out database "
-        f"rows (the queries above are not touched); seeds: {seeds}; "
-        f"`python benchmarks/ablation.py`, {commit(records[0])}:",
+        f"rows (the queries above are not touched), {over_seeds(len(found['recommended']))} "
+        f"(`python benchmarks/ablation.py`, {made_by}). Rows that differ from the recommended "
+        "one by less than seeds do (entropy term, codeword regulariser) show no difference:",
         "",
         "| | mAP@1000 |",
         "|---|---|",
@@ -115,8 +120,8 @@ def vectors_table() -> str:
     seeds = len(next(iter(found.values())))
     lines = [
         "Embeddings that come as a matrix, without views: recall@100 against the exact ranking by "
-        "cosine, and mAP@1000 by labels, both in percent, mean and standard deviation of "
-        f"{seeds} seeds. RaBitQ has the bits of the others and 8 bytes more.",
+        f"cosine, and mAP@1000 by labels, both in percent, {over_seeds(seeds)}. RaBitQ has the "
+        "bits of the others and 8 bytes more.",
     ]
     for data, floats in exact.items():
         lines += [
@@ -162,9 +167,10 @@ def images_table() -> str:
         f"with projection and codebooks of K = {config['num_codewords']}: {config['epochs']} "
         f"epochs, which took at most {slowest / 60:.0f} minutes on {record['result']['threads']} "
         f"threads, after {trained[0]['maps_seconds'] / 60:.0f} minutes for what the other blocks "
-        f"make of the images and of views of them. Seeds: {len(seeds)}. The settings are those "
-        "for features, see above, with changes that were not tuned. (The features above were made "
-        "by others, at 128 px, so the two tables do not compare.)",
+        "make of the images and of views of them. "
+        f"Numbers are {over_seeds(len(seeds))}. The settings are those for "
+        "features, see above, with changes that were not tuned. (The features above were made by "
+        "others, at 128 px, so the two tables do not compare.)",
         "",
         "| ranked by | bytes | mAP@1000 |",
         "|---|---|---|",
@@ -186,6 +192,6 @@ def selection_sentence() -> str:
         "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
         f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}). The training loss, "
         f"sign turned, has {loss['spearman']:.2f} over the {loss['runs']} of them that do not "
-        "rescale it (`python benchmarks/selection_cifar10.py`, {commit(record)}):\n\n"
+        f"rescale it (`python benchmarks/selection_cifar10.py`, {commit(record)}):\n\n"
         "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
     )

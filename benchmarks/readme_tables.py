@@ -32,7 +32,7 @@ def demo_table() -> str:
     lines = [
         f"The demo: {record['items']:,} digits to search in, {record['queries']} queries, features "
         "of the network that it trains with the codebooks; no labels in training. "
-        "`mecoq-index demo` prints, among more:",
+        f"`mecoq-index demo` prints, among more (here on {machine(record)}):",
         "",
         f"| method | bytes | mAP@{k} | P@{first} |",
         "|---|---|---|---|",

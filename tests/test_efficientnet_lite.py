@@ -25,11 +25,27 @@ def test_a_convolution_of_small_maps_and_its_gradients_are_pytorchs(side, height
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_a_pointwise_convolution_is_pytorchs():
+def test_a_convolution_of_channels_last_maps_in_float32_is_pytorchs():
+    # the memory format and the precision that the network trains in
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(24, 24, 5, padding=2, groups=24, bias=False)
+    ours = efficientnet_lite.DepthwiseConvolution(theirs)
+    x = torch.randn(16, 24, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    grad = torch.randn_like(x)
+    found = [torch.autograd.grad(module(x), [x, theirs.weight], grad) for module in (ours, theirs)]
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_pointwise_convolution_and_its_gradients_are_pytorchs():
     torch.manual_seed(0)
     theirs = nn.Conv2d(6, 10, 1, bias=False).double()
-    x = torch.randn(5, 6, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(efficientnet_lite.PointwiseConvolution(theirs)(x), theirs(x))
+    ours = efficientnet_lite.PointwiseConvolution(theirs)
+    x = torch.randn(5, 6, 3, 4, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(5, 10, 3, 4, dtype=torch.float64)
+    found = [torch.autograd.grad(module(x), [x, theirs.weight], grad) for module in (ours, theirs)]
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_a_convolution_that_is_not_plain_is_refused():
