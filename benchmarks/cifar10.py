@@ -40,9 +40,7 @@ HELD_OUT = 2000
 SEEDS = (0, 1, 2)
 MOST_NEIGHBOURS = 20
 """Of an item, in any job whose neighbours are remembered."""
-PRECISION: Precision = (
-    "bfloat16" if torch.backends.cpu.get_cpu_capability() == "AVX512" else "float32"
-)
+PRECISION: Precision = "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
 """bfloat16 saves time on CPUs that have its products, and takes many times as long on others."""
 
 
@@ -233,7 +231,7 @@ def run_benchmark(
     held_out: bool,
     seeds: Sequence[int] = SEEDS,
     remember_neighbours: bool = False,
-    summarize: Callable[[list[dict[str, Any]], Path | None], dict[str, Any]] | None = None,
+    summarize: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
 ) -> None:
     """The command line of a benchmark: parse, measure, print, write.
 
@@ -244,8 +242,7 @@ def run_benchmark(
         held_out: Whether held-out database rows take the place of the queries.
         seeds: Those of a run that names none.
         remember_neighbours: Find the neighbours once a process; rows then have no seconds.
-        summarize: What else to keep of the rows; takes them and the path of the output, beside
-            which it may put a plot.
+        summarize: What else to keep of the rows.
     """
     question = doc.splitlines()[0]
     parser = argparse.ArgumentParser(description=question)
@@ -266,5 +263,5 @@ def run_benchmark(
     judged = "held-out database rows" if held_out else "all queries"
     result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}
     if summarize is not None:
-        result |= summarize(rows, args.json)
+        result |= summarize(rows)
     write_result(args.json, result, question=question, seed=args.seeds[0], environment=environment)

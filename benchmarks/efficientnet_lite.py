@@ -134,11 +134,14 @@ class PointwiseConvolution(nn.Module):
 
     Args:
         convolution: The one whose weights (C', C, 1, 1) it takes; of stride 1, without a bias.
+
+    Raises:
+        ValueError: If it is another.
     """
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
-        _check_plain(convolution)
+        _check_plain(convolution, groups=1, side=1)
         self.weight = convolution.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,11 +155,15 @@ class DepthwiseConvolution(nn.Module):
     Args:
         convolution: The one whose weights (C, 1, k, k), k odd, it takes; without a bias, and it
             keeps the size of the map.
+
+    Raises:
+        ValueError: If it is another.
     """
 
     def __init__(self, convolution: Any) -> None:
         super().__init__()
-        _check_plain(convolution)
+        channels, _, side, _ = convolution.weight.shape
+        _check_plain(convolution, groups=channels, side=side)
         self.weight = convolution.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -167,9 +174,24 @@ class DepthwiseConvolution(nn.Module):
         return _depthwise(x, self.weight)
 
 
-def _check_plain(convolution: Any) -> None:
-    if convolution.bias is not None or tuple(convolution.stride) != (1, 1):
-        raise ValueError(f"a convolution of stride 1 without a bias is wanted, got {convolution}")
+def _check_plain(convolution: Any, *, groups: int, side: int) -> None:
+    """Refuse all but the convolution of these groups and side that keeps the size of a map."""
+    wanted = (1, 1), (side // 2,) * 2, (1, 1), (side | 1,) * 2, groups
+    found = tuple(
+        tuple(value) if isinstance(value, tuple | list) else value
+        for value in (
+            convolution.stride,
+            convolution.padding,
+            convolution.dilation,
+            convolution.weight.shape[2:],
+            convolution.groups,
+        )
+    )
+    if convolution.bias is not None or found != wanted:
+        raise ValueError(
+            "a convolution of stride 1 that keeps the size of a map, without a bias and with "
+            f"{groups} groups of side {side}, is wanted, got {convolution}"
+        )
 
 
 def _depthwise(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

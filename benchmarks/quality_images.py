@@ -10,20 +10,18 @@ what they make of each image and of 4 random views of it is computed once and ke
 most of every epoch. The codes on frozen features (`ON_FEATURES`) learn from what the whole backbone
 makes of the same images and views. No label is seen in training. Three seeds share the views.
 
-What is done is kept in the cache folder, epoch by epoch: a second start of the same commit goes on
+What is done is kept in the cache folder, epoch by epoch: a second start of the same code goes on
 from there. Times are those of the parts that were finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -34,7 +32,7 @@ import torch
 from cifar10 import MAP_AT, PRECISION, SEEDS, mean_ap
 from cifar10_images import ARCHIVE, load_split
 from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
-from trained import cache_folder
+from trained import cache_folder, name_of, threads, train_once
 
 from common import add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
@@ -47,7 +45,6 @@ from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.base import Hits
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.learn.backbones import BackboneModel, load_backbone, restore_backbone
-from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
 from mecoq_index.learn.encoder import extract_features
 from mecoq_index.learn.features import FeatureViews
@@ -55,7 +52,6 @@ from mecoq_index.learn.images import ImageArray, fingerprint
 from mecoq_index.learn.presets import for_features
 from mecoq_index.learn.run import Progress
 from mecoq_index.learn.sources import PairSource
-from mecoq_index.learn.trainer import train
 from mecoq_index.learn.views import Augmentation
 
 PACKAGES = (
@@ -123,30 +119,32 @@ class MapsWithFeatures:
 
 
 def make_maps(
-    images: ImageArray, backbone: BackboneModel, name: str, *, views: int = 0
+    kind: str, images: ImageArray, backbone: BackboneModel, *, views: int = 0
 ) -> tuple[npt.NDArray[np.float16], float]:
-    """What the frozen blocks make of images and of views of them, under a name in the cache.
+    """What the frozen blocks make of images and of views of them; from the cache, or into it.
 
     Args:
+        kind: What the images are, for the name in the cache.
         images: n images.
         backbone: A whole one, not trained.
-        name: Of the file.
         views: V, random views an image.
 
     Returns:
         float16 (1 + V, n, P), of the images as they are first; and the seconds that it took.
     """
-    path = cache_folder() / f"{name}.npz"
+    made_by = [dict(backbone.transform), backbone.weights_sha256, asdict(AUGMENTATION), views]
+    path = cache_folder() / f"maps-{kind}-{name_of(fingerprint(images), *made_by)}.npz"
     unfinished, clock = path.with_suffix(".parts"), path.with_suffix(".seconds")
     if not path.exists():
         _say(f"maps of {len(images):,} images and {views} views of each for {path.name}")
-        before = float(clock.read_text()) if clock.exists() else 0.0
+        before = float(clock.read_text()) if clock.exists() and unfinished.exists() else 0.0
         started = time.perf_counter()
 
         def note_seconds(done: int, of: int) -> None:
-            clock.write_text(str(before + time.perf_counter() - started))
+            with atomic_file(clock) as partial:
+                partial.write_text(str(before + time.perf_counter() - started))
 
-        with _threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
+        with threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
             found = extract_features(
                 images,
                 replace(backbone, module=FrozenMaps(backbone.module)),
@@ -161,7 +159,7 @@ def make_maps(
         maps = np.empty((1 + views, *found.features.shape), np.float16)
         maps[0], maps[1:] = found.features, found.views
         if not all(np.isfinite(part).all() for part in maps):
-            raise RuntimeError(f"maps of {name} go beyond what float16 holds")
+            raise RuntimeError(f"maps of {kind} go beyond what float16 holds")
         with atomic_file(path) as partial, partial.open("wb") as stream:
             np.savez(stream, maps=maps, seconds=float(clock.read_text()))
     if unfinished.exists():
@@ -169,16 +167,6 @@ def make_maps(
     clock.unlink(missing_ok=True)
     with np.load(path) as archive:
         return archive["maps"], float(archive["seconds"])
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
@@ -189,24 +177,19 @@ def features_of(maps: npt.NDArray[Any], backbone: BackboneModel) -> Vectors:
     return np.concatenate([module(torch.from_numpy(part).float()).numpy() for part in parts])
 
 
-def train_once(
-    source: PairSource, config: TrainConfig, name: str, backbone: BackboneModel | None = None
-) -> tuple[Codebooks, list[float]]:
-    """Codebooks from the cache, or trained into it; and the seconds of each epoch."""
-    paths = RunPaths(cache_folder() / f"{name}.pt")
-    if not paths.out.exists():
-        _say(f"training {paths.out.name} for {config.epochs} epochs")
-        train(
-            source,
-            config,
-            out=paths.out,
-            backbone=backbone,
-            device="cpu",
-            resume=True,
-            on_progress=_tell,
-        )
+def train_books(
+    source: PairSource, config: TrainConfig, kind: str, backbone: BackboneModel | None = None
+) -> tuple[Codebooks, dict[str, Any]]:
+    """Codebooks; and the settings, and seconds of the epochs, without the search for neighbours."""
+    paths = train_once(source, config, f"images-{kind}", backbone, _tell)
     records = [json.loads(line) for line in paths.log.read_text(encoding="utf-8").splitlines()]
-    return Codebooks.load(paths.out), [r["seconds"] for r in records if "epoch" in r]
+    seconds = [r["seconds"] for r in records if "epoch" in r]
+    return Codebooks.load(paths.out), {
+        "seed": config.seed,
+        "training_seconds": round(sum(seconds), 1),
+        "seconds_per_epoch": seconds,
+        "config": config.to_dict(),
+    }
 
 
 def _tell(at: Progress) -> None:
@@ -216,17 +199,6 @@ def _tell(at: Progress) -> None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def name_of(*settings: Any) -> str:
-    """A short name that other settings would not have."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def code_version(environment: dict[str, Any]) -> str:
-    """What tells this code from any other: its commit, or the time where there is no clean one."""
-    commit = environment["commit"]
-    return str(time.time()) if commit is None or commit.endswith("-dirty") else str(commit)
 
 
 def embedded(data: Dataset, books: Codebooks) -> Dataset:
@@ -260,32 +232,18 @@ def _row(
     return row
 
 
-def training_record(config: TrainConfig, seconds: list[float]) -> dict[str, Any]:
-    """Settings of a training run, and seconds of its epochs, without the search for neighbours."""
-    return {
-        "seed": config.seed,
-        "training_seconds": round(sum(seconds), 1),
-        "seconds_per_epoch": seconds,
-        "config": config.to_dict(),
-    }
-
-
-def measure(version: str, *, held_out: bool, quick: bool) -> list[dict[str, Any]]:
+def measure(*, held_out: bool, quick: bool) -> list[dict[str, Any]]:
     """Make the maps, then train on frozen features and end to end, and rank in each space.
 
     Args:
-        version: From `code_version`.
         held_out: As in `load_split`.
         quick: Few small images, and an epoch.
     """
     split = load_split(held_out=held_out, quick=quick)
     size = QUICK_SIZE if quick else SIZE
     frozen = load_backbone(BACKBONE, image_size=size)
-    parts = {"database": split.database, "queries": split.queries}
-    same = [size, asdict(AUGMENTATION), VIEWS, frozen.weights_sha256, version]
-    names = [f"maps-{part}-{name_of(fingerprint(parts[part]), *same)}" for part in parts]
-    maps, seconds = make_maps(split.database, frozen, names[0], views=VIEWS)
-    query_maps, _ = make_maps(split.queries, frozen, names[1])
+    maps, seconds = make_maps("database", split.database, frozen, views=VIEWS)
+    query_maps, _ = make_maps("queries", split.queries, frozen)
     plain = maps[0], query_maps[0]
     data = split.dataset(*(features_of(some, frozen) for some in plain))
     views = np.stack([features_of(view, frozen).astype(np.float16) for view in maps[1:]])
@@ -295,22 +253,16 @@ def measure(version: str, *, held_out: bool, quick: bool) -> list[dict[str, Any]
     rows = [exact_row("frozen features, exact cosine", data)]
     for seed in SEEDS[:1] if quick else SEEDS:
         changes = {"seed": seed, **({"epochs": 1} if quick else {})}
-        config = ON_FEATURES.replace(**changes)
-        name = f"images-frozen-{name_of(config.to_dict(), on_features.fingerprint, version)}"
-        books, times = train_once(on_features, config, name)
-        record = training_record(config, times)
+        books, record = train_books(on_features, ON_FEATURES.replace(**changes), "frozen")
         rows.append(codes_row("codes on frozen features, AQS", data, books, record))
 
-        config = END_TO_END.replace(**changes)
-        name = f"images-tuned-{name_of(config.to_dict(), on_maps.fingerprint, version)}"
         fresh = load_backbone(BACKBONE, image_size=size)
-        books, times = train_once(on_maps, config, name, fresh)
+        books, record = train_books(on_maps, END_TO_END.replace(**changes), "tuned", fresh)
         if books.backbone is None:
             raise RuntimeError("codebooks trained on images must hold their backbone")
         tuned = restore_backbone(books.backbone)
         tuned_data = split.dataset(*(features_of(some, tuned) for some in plain))
-        record = {"maps_seconds": round(seconds, 1), **training_record(config, times)}
-        rows += end_to_end(tuned_data, books, record)
+        rows += end_to_end(tuned_data, books, {"maps_seconds": round(seconds, 1), **record})
     return rows
 
 
@@ -336,7 +288,7 @@ def main() -> None:
         print(f"skipped: not here, but needed: {', '.join(missing)}.")
         return
     environment = describe_environment()
-    rows = measure(code_version(environment), held_out=args.held_out, quick=args.quick)
+    rows = measure(held_out=args.held_out, quick=args.quick)
     judged = "held-out database rows" if args.held_out else "all queries"
     result = {
         "metric": f"mAP@{MAP_AT} on {judged}, percent",

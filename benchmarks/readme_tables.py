@@ -1,4 +1,4 @@
-"""Put the committed results into README.md, between its markers.
+"""Put the committed results into README.md, between its markers, and draw their plots.
 
     python benchmarks/readme_tables.py
 
@@ -7,10 +7,10 @@ A test compares the page with what this script would write, so the two cannot dr
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from readme_plots import draw_ablation, draw_selection
 from readme_quality import (
     ablation_table,
     images_table,
@@ -278,22 +278,17 @@ def _layer_finding() -> str:
     )
 
 
-def optional(name: str, table: Callable[[], str]) -> list[str]:
-    """The table, where its result is there: some need data or packages that not all have."""
-    return [table()] if (RESULTS / f"{name}.json").exists() else []
-
-
 def render() -> str:
     """The text between the markers."""
     parts = [
         quality_table(),
-        *optional("quality_vectors", vectors_table),
-        *optional("quality_images", images_table),
+        vectors_table(),
+        images_table(),
         search_table(),
         scale_table(),
         milvus_table(),
-        *optional("ablation_seed0", ablation_table),
-        *optional("selection_cifar10", selection_sentence),
+        ablation_table(),
+        selection_sentence(),
         speed_sentence(),
         demo_table(),
     ]
@@ -308,4 +303,6 @@ def fill(page: str) -> str:
 
 
 if __name__ == "__main__":
+    draw_ablation()
+    draw_selection()
     README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")

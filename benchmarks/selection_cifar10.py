@@ -5,18 +5,16 @@
 Codes of 32 bits are trained with many settings, good and bad ones. For each: mAP@1000 on 2,000
 held-out database rows of CIFAR-10, for which labels are used, and beside it what a user without
 labels has: the agreement of views on 2,000 other rows that were kept out of training
-(mecoq_index/learn/selection.py), and the last training loss. A plot goes beside the output.
+(mecoq_index/learn/selection.py), and the contrastive term of the loss in the last epoch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cifar10 import PRECISION, run_benchmark, train_and_measure
-from matplotlib.figure import Figure
 from scipy.stats import pearsonr, spearmanr
 
 from mecoq_index.learn.presets import for_binary, for_features
@@ -73,8 +71,8 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
     ]
 
 
-def correlate(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
-    """Correlation of mAP with the criterion, and with the loss where it is not rescaled."""
+def correlate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Correlation of mAP with the criterion, and with the loss of runs that share `IN_THE_LOSS`."""
     quality = np.array([row["map"] for row in rows])
     agreement = np.array([row["view_agreement"] for row in rows])
     base = rows[0]["config"]
@@ -88,8 +86,6 @@ def correlate(rows: list[dict[str, Any]], path: Path | None) -> dict[str, Any]:
     for name in ("view_agreement", "training_loss"):
         found = summary[name]
         print(f"{name}: Pearson {found['pearson']:.2f}, Spearman {found['spearman']:.2f}")
-    if path is not None:
-        _plot(rows, path.with_suffix(".png"))
     return {"correlation": summary}
 
 
@@ -99,24 +95,6 @@ def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         "pearson": round(float(pearsonr(x, y).statistic), 3),
         "spearman": round(float(spearmanr(x, y).statistic), 3),
     }
-
-
-def _plot(rows: list[dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.scatter([row["view_agreement"] for row in rows], [row["map"] for row in rows], s=18)
-    for row in rows:
-        axes.annotate(
-            row["method"],
-            (row["view_agreement"], row["map"]),
-            fontsize=6,
-            xytext=(3, 2),
-            textcoords="offset points",
-        )
-    axes.set_xlabel("agreement of two views of held-out items, no labels")
-    axes.set_ylabel("mAP@1000, percent, by labels")
-    axes.set_title("One run a setting, 32 bits, CIFAR-10 features")
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

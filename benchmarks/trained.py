@@ -1,8 +1,8 @@
-"""Codebooks trained once with the recommended settings, and the embeddings that go with them.
+"""Codebooks trained once, and the embeddings that go with those of the recommended settings.
 
 Training takes some minutes a book on one thread. The books are kept in a cache folder outside
 the repository, ``$XDG_CACHE_HOME/mecoq-index-benchmarks`` or ``~/.cache/mecoq-index-benchmarks``,
-under a name made of the settings, the training data and the package's version.
+under a name made of the settings, the training data, the code and the versions of libraries.
 
 K = 256 and K = 16 are trained apart, each with a projection of its own, so each has an embedding
 space of its own: scores and float neighbours of one say nothing about the other. The items are the
@@ -15,24 +15,30 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from cifar10 import Cifar10, find_features, load
 
-from mecoq_index import __version__
+import mecoq_index
 from mecoq_index._arrays import Vectors
 from mecoq_index.aqs import block_normalize
+from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.learn.backbones import BackboneModel
+from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
 from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_features
+from mecoq_index.learn.run import Progress
+from mecoq_index.learn.sources import PairSource
 from mecoq_index.learn.trainer import train
 
 BITS = 64
@@ -82,7 +88,7 @@ def trained(
     config = for_features(bits, num_codewords)
     if quick:
         config = config.replace(epochs=QUICK_EPOCHS)
-    books = _train_once(cifar.source(), config)
+    books = _book(cifar.source(), config)
     return Trained(
         books,
         block_normalize(books.project(cifar.data.database), books.M),
@@ -98,23 +104,65 @@ def cifar10(features: Path | None, *, quick: bool = False) -> Cifar10:
     return load(find_features(features), held_out=False, limit=QUICK_ROWS if quick else None)
 
 
-def _train_once(source: FeatureViews, config: TrainConfig) -> Codebooks:
-    """The codebooks of these settings from the cache, or trained into it."""
-    key = json.dumps([config.to_dict(), source.fingerprint, __version__], sort_keys=True)
-    name = f"K{config.num_codewords}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
-    path = cache_folder() / name
-    if not path.exists():
-        print(f"training {path} for {config.epochs} epochs", file=sys.stderr)
-        with _one_thread():
-            train(source, config, out=path, device="cpu", resume=True)
-    return Codebooks.load(path)
+def _book(source: FeatureViews, config: TrainConfig) -> Codebooks:
+    # the result of training depends on the number of threads in its last bits
+    with threads(1):
+        return Codebooks.load(train_once(source, config, f"K{config.num_codewords}").out)
+
+
+def train_once(
+    source: PairSource,
+    config: TrainConfig,
+    kind: str,
+    backbone: BackboneModel | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunPaths:
+    """Codebooks from the cache, or trained into it; a run that was killed goes on.
+
+    Args:
+        source: The training data.
+        config: Every setting.
+        kind: What the name in the cache begins with.
+        backbone: As in `mecoq_index.learn.trainer.train`.
+        on_progress: Likewise.
+    """
+    weights = None if backbone is None else backbone.weights_sha256
+    name = name_of(config.to_dict(), source.fingerprint, weights)
+    paths = RunPaths(cache_folder() / f"{kind}-{name}.pt")
+    if not paths.out.exists():
+        print(f"training {paths.out} for {config.epochs} epochs", file=sys.stderr, flush=True)
+        train(
+            source,
+            config,
+            out=paths.out,
+            backbone=backbone,
+            device="cpu",
+            resume=True,
+            on_progress=on_progress,
+        )
+    return paths
+
+
+def name_of(*settings: Any) -> str:
+    """A short name that neither other settings nor other code would have."""
+    key = json.dumps([*settings, _code()], sort_keys=True)
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> list[Any]:
+    digest = hashlib.sha256()
+    for folder in (Path(mecoq_index.__file__).parent, Path(__file__).parent):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    return [digest.hexdigest(), describe_environment()["versions"]]
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The result of training depends on the number of threads in its last bits."""
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch have so many threads for a while."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ _PACKAGES = (
     "numpy",
     "torch",
     "torchvision",
+    "pillow",
     "faiss-cpu",
     "faiss-gpu",
     "pymilvus",
@@ -66,7 +67,7 @@ def _commit() -> str | None:
     if not (folder / ".git").exists():
         return None
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
         cwd=folder,
         capture_output=True,
         text=True,
