@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from cifar10 import HELD_OUT
-from trained import cache_folder
+from trained import cache_folder, name_of
 
 from common import DATA
 from mecoq_index._arrays import Vectors
@@ -62,7 +62,7 @@ def load_split(*, held_out: bool, quick: bool) -> Split:
 
 def _decoded() -> Path:
     """The archive's images in one file; its 60,000 files never reach the disk."""
-    path = cache_folder() / f"cifar10-images-{sha256_file(ARCHIVE)[:12]}.npz"
+    path = cache_folder() / f"cifar10-images-{name_of(sha256_file(ARCHIVE))}.npz"
     if path.exists():
         return path
     print(f"decoding {ARCHIVE.name}", file=sys.stderr, flush=True)
@@ -78,6 +78,11 @@ def _decoded() -> Path:
     names = sorted(images)
     parts = [name.split("/") for name in names]
     classes = sorted({part[-2] for part in parts})
+    found = len(classes), *(sum(part[-3] == half for part in parts) for half in ("train", "test"))
+    if found != (10, 50_000, 10_000):
+        raise RuntimeError(
+            f"{ARCHIVE.name} must hold 10 classes, 50,000 train and 10,000 test images, got {found}"
+        )
     with atomic_file(path) as partial, partial.open("wb") as stream:
         np.savez(
             stream,

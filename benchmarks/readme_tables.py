@@ -149,11 +149,12 @@ def adding_claims(run: dict[str, Any]) -> str:
     for row in run["adding"]:
         if row["threads"] == 1:
             ratios = ", ".join(
-                f"{name} {r['ratio']:.0f} times" for name, r in row["faster_than_vectors"].items()
+                f"{name} {r['ratio']:.1f} times as fast"
+                for name, r in row["faster_than_vectors"].items()
             )
             told.append(f"`{row['method']}`: {ratios}")
     return (
-        f"Adding codes instead of vectors to {run['items']:,} of them, one thread, is faster by: "
+        f"Adding to {run['items']:,} codes, one thread, compared with adding vectors: "
         + "; ".join(told)
         + "."
     )
