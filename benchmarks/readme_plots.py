@@ -29,7 +29,7 @@ def draw_ablation() -> None:
     axes.axvline(float(np.mean(recommended)), color=HIGHLIGHT, linewidth=0.6, zorder=0)
     axes.set_yticks(range(len(names)), [name.replace("*", "") for name in names], fontsize=8)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("mAP@1000 on held-out database rows, percent; a dot a seed, a line their mean")
+    axes.set_xlabel("mAP@1000 on held-out rows, percent; dots: seeds, lines: means", fontsize=9)
     axes.set_title("32 bits, changed in one point at a time", loc="left")
     _save(figure, "ablation")
 

@@ -18,7 +18,7 @@ def search_runs() -> tuple[int, int]:
 
 def spread(values: list[float], sign: str = "") -> str:
     """The mean over seeds, and the standard deviation where there are several."""
-    mean = f"{statistics.mean(values):{sign}.1f}"
+    mean = f"{round(statistics.mean(values), 1) + 0.0:{sign}.1f}"  # never -0.0
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
