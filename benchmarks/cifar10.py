@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,7 @@ import torch
 
 from common import DATA, add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
+from mecoq_index._devices import cpu_multiplies_bfloat16
 from mecoq_index.aqs import encode
 from mecoq_index.bench.datasets import Dataset, load_dataset
 from mecoq_index.bench.environment import describe_environment
@@ -40,7 +42,7 @@ HELD_OUT = 2000
 SEEDS = (0, 1, 2)
 MOST_NEIGHBOURS = 20
 """Of an item, in any job whose neighbours are remembered."""
-PRECISION: Precision = "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+PRECISION: Precision = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
 """bfloat16 saves time on CPUs that have its products, and takes many times as long on others."""
 
 
@@ -263,5 +265,7 @@ def run_benchmark(
     judged = "held-out database rows" if held_out else "all queries"
     result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}
     if summarize is not None:
-        result |= summarize(rows)
+        summary = summarize(rows)
+        print(json.dumps(summary, indent=1))
+        result |= summary
     write_result(args.json, result, question=question, seed=args.seeds[0], environment=environment)

@@ -189,8 +189,8 @@ def _check_plain(convolution: Any, *, groups: int, side: int) -> None:
     )
     if convolution.bias is not None or found != wanted:
         raise ValueError(
-            "a convolution of stride 1 that keeps the size of a map, without a bias and with "
-            f"{groups} groups of side {side}, is wanted, got {convolution}"
+            "a convolution of stride 1 that keeps the size of a map, without a bias, in "
+            f"{groups} groups and of side {side | 1} is wanted, got {convolution}"
         )
 
 

@@ -37,6 +37,7 @@ from trained import cache_folder, name_of, threads, train_once
 from common import add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._files import atomic_file
+from mecoq_index._optional import installed_version
 from mecoq_index.aqs import encode
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.datasets import Dataset
@@ -132,7 +133,8 @@ def make_maps(
     Returns:
         float16 (1 + V, n, P), of the images as they are first; and the seconds that it took.
     """
-    made_by = [dict(backbone.transform), backbone.weights_sha256, asdict(AUGMENTATION), views]
+    network = installed_version("efficientnet-lite-pytorch"), backbone.weights_sha256
+    made_by = [network, dict(backbone.transform), asdict(AUGMENTATION), views]
     path = cache_folder() / f"maps-{kind}-{name_of(fingerprint(images), *made_by)}.npz"
     unfinished, clock = path.with_suffix(".parts"), path.with_suffix(".seconds")
     if not path.exists():

@@ -16,10 +16,10 @@ def search_runs() -> tuple[int, int]:
     return len(log), sum("binary_codes" in json.loads(line)["settings"] for line in log)
 
 
-def spread(values: list[float], sign: str = "") -> str:
+def spread(values: list[float], form: str = ".1f") -> str:
     """The mean over seeds, and the standard deviation where there are several."""
-    mean = f"{round(statistics.mean(values), 1) + 0.0:{sign}.1f}"  # never -0.0
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+    mean = f"{statistics.mean(values):{form}}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):{form.lstrip('+')}}"
 
 
 def over_seeds(count: int) -> str:
@@ -127,7 +127,7 @@ def ablation_table() -> str:
     ]
     for name, values in found.items():
         differences = [value - recommended[seed] for seed, value in values.items()]
-        change = "" if name == "recommended" else spread(differences, sign="+")
+        change = "" if name == "recommended" else spread(differences, "+.2f")
         lines.append(f"| {name} | {spread(list(values.values()))} | {change} |")
     lines += ["", "![The same as dots](benchmarks/results/ablation.png)"]
     return "\n".join(lines)
@@ -212,20 +212,23 @@ def images_table() -> str:
 
 def selection_sentence() -> str:
     """How the label-free criterion follows mAP."""
+    from selection_cifar10 import correlate
+
     record = read("selection_cifar10")
-    found = record["result"]["correlation"]
-    agreement, loss = found["view_agreement"], found["training_loss"]
     rows = sorted(record["result"]["rows"], key=lambda row: -row["map"])
+    found = correlate(record["result"]["rows"])["correlation"]
+    comparable = found["where_losses_compare"]
     best = max(rows, key=lambda row: row["view_agreement"])
     place, behind = 1 + rows.index(best), rows[0]["map"] - best["map"]
     return (
-        f"Over {found['runs']} settings at 32 bits, the agreement of two views of held-out items, "
+        f"Over {len(rows)} settings at 32 bits, the agreement of two views of held-out items, "
         "which `--patience` goes by and `inspect` tells, follows mAP@1000 with a rank correlation "
-        f"of {agreement['spearman']:.2f} (Pearson {agreement['pearson']:.2f}). Training losses "
-        f"compare, at best, within the {loss['runs']} settings that share the loss's own settings "
-        f"and the batch size; their rank correlation, sign turned, is {loss['spearman']:.2f}. The "
-        f"setting of the highest agreement, *{best['method']}*, has place {place} by mAP, "
-        f"{behind:.1f} points behind the first (`python benchmarks/selection_cifar10.py`, "
-        f"{commit(record)}).\n\n"
+        f"of {found['view_agreement']['spearman']:.2f}. Values of the contrastive loss compare at "
+        f"best within the {comparable['runs']} settings that share the loss's own settings and the "
+        "batch size: over these, its rank correlation, sign turned, is "
+        f"{comparable['contrastive_loss']['spearman']:.2f}, and that of the agreement "
+        f"{comparable['view_agreement']['spearman']:.2f}. The setting of the highest agreement, "
+        f"*{best['method']}*, has place {place} by mAP, {behind:.1f} points behind the first "
+        f"(`python benchmarks/selection_cifar10.py`, {commit(record)}).\n\n"
         "![mAP over the agreement of views](benchmarks/results/selection_cifar10.png)"
     )

@@ -2,7 +2,8 @@
 
     python benchmarks/readme_tables.py
 
-A test compares the page with what this script would write, so the two cannot drift apart.
+A test compares the page with what this script would write, so the two cannot drift apart; it does
+not draw.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from readme_plots import draw_ablation, draw_selection
 from readme_quality import (
     ablation_table,
     images_table,
@@ -304,6 +304,8 @@ def fill(page: str) -> str:
 
 
 if __name__ == "__main__":
+    from readme_plots import draw_ablation, draw_selection
+
     draw_ablation()
     draw_selection()
     README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from cifar10 import PRECISION, run_benchmark, train_and_measure
 from scipy.stats import pearsonr, spearmanr
 
@@ -72,28 +71,37 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
 
 
 def correlate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Correlation of mAP with the criterion, and with the loss of runs that share `IN_THE_LOSS`."""
-    quality = np.array([row["map"] for row in rows])
-    agreement = np.array([row["view_agreement"] for row in rows])
+    """Correlation of mAP with the agreement; with the loss too, over runs that share `IN_THE_LOSS`.
+
+    Args:
+        rows: As written by this script; the first has the recommended settings.
+    """
     base = rows[0]["config"]
-    comparable = [all(row["config"][name] == base[name] for name in IN_THE_LOSS) for row in rows]
-    loss = np.array([row["terms"]["contrastive"] for row in rows])
-    summary = {
-        "runs": len(rows),
-        "view_agreement": _correlations(agreement, quality),
-        "training_loss": _correlations(-loss[comparable], quality[comparable]),
-    }
-    for name in ("view_agreement", "training_loss"):
-        found = summary[name]
-        print(f"{name}: Pearson {found['pearson']:.2f}, Spearman {found['spearman']:.2f}")
-    return {"correlation": summary}
-
-
-def _correlations(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    comparable = [
+        row for row in rows if all(row["config"][name] == base[name] for name in IN_THE_LOSS)
+    ]
     return {
-        "runs": len(x),
-        "pearson": round(float(pearsonr(x, y).statistic), 3),
-        "spearman": round(float(spearmanr(x, y).statistic), 3),
+        "correlation": {
+            "runs": len(rows),
+            "view_agreement": _with_map(rows, [row["view_agreement"] for row in rows]),
+            "where_losses_compare": {
+                "runs": len(comparable),
+                "view_agreement": _with_map(
+                    comparable, [row["view_agreement"] for row in comparable]
+                ),
+                "contrastive_loss": _with_map(
+                    comparable, [-row["terms"]["contrastive"] for row in comparable]
+                ),
+            },
+        }
+    }
+
+
+def _with_map(rows: list[dict[str, Any]], criterion: list[float]) -> dict[str, float]:
+    quality = [row["map"] for row in rows]
+    return {
+        "pearson": round(float(pearsonr(criterion, quality).statistic), 3),
+        "spearman": round(float(spearmanr(criterion, quality).statistic), 3),
     }
 
 

@@ -2,7 +2,7 @@
 
 Training takes some minutes a book on one thread. The books are kept in a cache folder outside
 the repository, ``$XDG_CACHE_HOME/mecoq-index-benchmarks`` or ``~/.cache/mecoq-index-benchmarks``,
-under a name made of the settings, the training data, the code and the versions of libraries.
+under a name made of the settings, the training data, the code, versions and the machine.
 
 K = 256 and K = 16 are trained apart, each with a projection of its own, so each has an embedding
 space of its own: scores and float neighbours of one say nothing about the other. The items are the
@@ -44,6 +44,8 @@ from mecoq_index.learn.trainer import train
 BITS = 64
 QUICK_ROWS = 6000
 QUICK_EPOCHS = 1
+TRAINING_CODE = ("trained.py", "cifar10.py", "efficientnet_lite.py", "quality_images.py")
+TRAINING_PACKAGES = ("numpy", "torch", "torchvision", "pillow", "faiss-cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,18 +146,22 @@ def train_once(
 
 
 def name_of(*settings: Any) -> str:
-    """A short name that neither other settings nor other code would have."""
+    """A short name that neither other settings, nor other code or machines would have."""
     key = json.dumps([*settings, _code()], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 @cache
 def _code() -> list[Any]:
+    """What training and its times depend on: code, versions, machine."""
+    package, here = Path(mecoq_index.__file__).parent, Path(__file__).parent
+    files = [*package.glob("*.py"), *package.glob("learn/*.py"), *map(here.joinpath, TRAINING_CODE)]
     digest = hashlib.sha256()
-    for folder in (Path(mecoq_index.__file__).parent, Path(__file__).parent):
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
-    return [digest.hexdigest(), describe_environment()["versions"]]
+    for file in sorted(files):
+        digest.update(f"{file.name}\0".encode() + file.read_bytes())
+    environment = describe_environment()
+    versions = {name: environment["versions"].get(name) for name in TRAINING_PACKAGES}
+    return [digest.hexdigest(), versions, environment["processor"], environment["cores"]]
 
 
 @contextmanager

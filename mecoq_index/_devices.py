@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .errors import InvalidInputError
@@ -22,3 +24,11 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device is 'cuda', but torch sees no CUDA GPU here. Use 'cpu'.")
     return chosen
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16; torch of old is less exact."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities:  # avx512_bf16, amx_bf16, and ARM's
+        return any(has for name, has in capabilities.items() if name.endswith("bf16"))
+    return torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")

@@ -107,8 +107,8 @@ class TrainConfig:
     """Fraction of the entries of a feature vector zeroed in each view; cached features only."""
     precision: Precision = "auto"
     """Of the network's products; quantizer and loss stay in float32. ``bfloat16`` saves time on a
-    CPU that has it (AVX-512), and takes many times as long on others; ``auto`` is float32, but
-    float16 with CUDA."""
+    CPU that has it (as AVX-512 BF16), and takes many times as long on others; ``auto`` is float32,
+    but float16 with CUDA."""
     seed: int = 0
     """Seed of initialisation, shuffling and views."""
 

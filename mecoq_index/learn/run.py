@@ -17,7 +17,7 @@ from torch import nn
 
 from .. import __version__
 from .._arrays import Ids
-from .._devices import pick_device
+from .._devices import cpu_multiplies_bfloat16, pick_device
 from ..codebooks import Backbone, Codebooks
 from ..errors import InvalidInputError, TrainingError
 from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval
@@ -337,7 +337,7 @@ def _autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype |
         return torch.float16 if device.type == "cuda" else None
     if precision != "bfloat16":
         return None
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+    if device.type == "cpu" and not cpu_multiplies_bfloat16():
         logger.warning("this CPU has no products of bfloat16: float32 would be much faster.")
     return torch.bfloat16
 

@@ -251,6 +251,22 @@ def test_bfloat16_is_near_to_float32(source):
     assert 0 < np.abs(exact - rounded).max() < 0.05
 
 
+@pytest.mark.parametrize(
+    "capabilities, expected",
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"avx512_f": True, "avx512_bf16": False, "l1d_cache_size": 49152}, False),
+        ({"avx2": True}, False),
+    ],
+)
+def test_bfloat16_on_a_cpu_without_its_products_is_warned_of(
+    source, capabilities, expected, monkeypatch, caplog
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    train(source, SMALL.replace(epochs=1, precision="bfloat16"))
+    assert ("this CPU has no products of bfloat16" in caplog.text) != expected
+
+
 def test_a_damaged_checkpoint_is_refused(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
