@@ -25,13 +25,13 @@ from cifar10 import (
 )
 
 from mecoq_index._arrays import Vectors
-from mecoq_index.aqs import block_normalize, decode, encode
-from mecoq_index.bench.datasets import Dataset
-from mecoq_index.engines.base import Hits
+from mecoq_index.data.datasets import Dataset
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.engines.hits import Hits
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_features
+from mecoq_index.scoring import block_normalize, decode, encode
 
 BITS = 32
 EPOCHS = 20

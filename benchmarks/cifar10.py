@@ -23,19 +23,19 @@ import torch
 from common import DATA, add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._devices import cpu_multiplies_bfloat16
-from mecoq_index.aqs import encode
-from mecoq_index.bench.datasets import Dataset, load_dataset
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.bench.metrics import mean_average_precision
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.engines.base import Hits
+from mecoq_index.data.datasets import Dataset, load_dataset
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.engines.hits import Hits
 from mecoq_index.learn import run
 from mecoq_index.learn.config import Precision, TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.neighbours import neighbour_graph
 from mecoq_index.learn.trainer import train
+from mecoq_index.scoring import encode
 
 MAP_AT = 1000
 HELD_OUT = 2000

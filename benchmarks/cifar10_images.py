@@ -16,8 +16,8 @@ from trained import cache_folder
 from common import DATA
 from mecoq_index._arrays import Vectors
 from mecoq_index._files import atomic_file, sha256_file
-from mecoq_index.bench.datasets import Dataset
-from mecoq_index.learn.images import ImageArray
+from mecoq_index.data.datasets import Dataset
+from mecoq_index.data.images import ImageArray
 
 ARCHIVE = DATA / "cifar10-images.tar.xz"
 QUICK_ROWS, QUICK_QUERIES = 1000, 200

@@ -13,10 +13,10 @@ from growth import CHUNK, GrownSpace
 from trained import BITS
 
 from mecoq_index._arrays import Codes, Ids, Scores, Vectors
-from mecoq_index.aqs import decode
 from mecoq_index.baselines.hashing import ITQ
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.scoring import decode
 
 faiss = import_faiss()
 

@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mecoq_index._arrays import Codes, Ids, Scores, Vectors
-from mecoq_index.aqs import block_normalize, encode
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.scoring import block_normalize, encode
 
 if TYPE_CHECKING:
     from trained import Trained

@@ -15,16 +15,16 @@ from milvus_places import fill
 from trained import Trained
 
 from mecoq_index._arrays import Codes, Scores, Vectors
-from mecoq_index.aqs import aqs, encode
 from mecoq_index.bench.metrics import recall_at
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.engines.base import Hits
+from mecoq_index.engines.hits import Hits
 from mecoq_index.engines.milvus.collection import MilvusCollection
 from mecoq_index.engines.milvus.connection import Connection
 from mecoq_index.engines.milvus.profile import Profile
 from mecoq_index.engines.milvus.profiles import Compact, Exact
 from mecoq_index.engines.milvus.schema import ID, VECTOR
 from mecoq_index.engines.milvus.searching import search
+from mecoq_index.scoring import aqs, encode
 
 SEED = 0
 K_FOUND = 10

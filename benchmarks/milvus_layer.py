@@ -30,13 +30,13 @@ from trained import Trained, trained
 
 from common import add_output_options, write_result
 from mecoq_index._arrays import Codes, Vectors
-from mecoq_index.aqs import block_normalize, encode
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.engines.milvus.collection import MilvusCollection
 from mecoq_index.engines.milvus.connection import Connection
 from mecoq_index.engines.milvus.profiles import Exact
 from mecoq_index.engines.milvus.schema import ID, VECTOR
 from mecoq_index.engines.milvus.searching import search
+from mecoq_index.scoring import block_normalize, encode
 
 SEARCHES = ((1, 10), (1, 100), (100, 10), (100, 100))
 """Queries in one call, and results a query."""

@@ -39,7 +39,6 @@ from trained import Trained, cifar10, trained
 
 from common import add_output_options, write_result
 from mecoq_index._arrays import Codes, Scores
-from mecoq_index.aqs import aqs, encode
 from mecoq_index.baselines.hashing import ITQ
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.bench.metrics import mean_average_precision, recall_at
@@ -49,6 +48,7 @@ from mecoq_index.engines.milvus.connection import Connection
 from mecoq_index.engines.milvus.profile import Profile
 from mecoq_index.engines.milvus.profiles import Compact, Exact, Graph, Hamming, Sparse
 from mecoq_index.engines.milvus.searching import search
+from mecoq_index.scoring import aqs, encode
 
 SEED = 0
 TOLERANCE = 1e-4

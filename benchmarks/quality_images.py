@@ -38,22 +38,22 @@ from common import add_output_options, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._files import atomic_file
 from mecoq_index._optional import installed_version
-from mecoq_index.aqs import encode
 from mecoq_index.baselines.quantization import ExactCosine
-from mecoq_index.bench.datasets import Dataset
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.engines.base import Hits
+from mecoq_index.data.datasets import Dataset
+from mecoq_index.data.features import FeatureViews
+from mecoq_index.data.images import ImageArray, fingerprint
+from mecoq_index.data.views import Augmentation
+from mecoq_index.embed.backbones import BackboneModel, load_backbone, restore_backbone
+from mecoq_index.embed.encoder import extract_features
 from mecoq_index.engines.faiss.engine import FaissEngine
-from mecoq_index.learn.backbones import BackboneModel, load_backbone, restore_backbone
+from mecoq_index.engines.hits import Hits
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.encoder import extract_features
-from mecoq_index.learn.features import FeatureViews
-from mecoq_index.learn.images import ImageArray, fingerprint
 from mecoq_index.learn.presets import for_features
 from mecoq_index.learn.run import Progress
 from mecoq_index.learn.sources import PairSource
-from mecoq_index.learn.views import Augmentation
+from mecoq_index.scoring import encode
 
 PACKAGES = (
     "PIL",

@@ -37,11 +37,11 @@ from mecoq_index._arrays import Ids
 from mecoq_index.baselines.base import unit_rows
 from mecoq_index.baselines.hashing import ITQ
 from mecoq_index.baselines.quantization import OPQ, PQ, ExactCosine
-from mecoq_index.bench.datasets import Dataset
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.bench.metrics import mean_average_precision
+from mecoq_index.data.datasets import Dataset
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_distillation, for_vectors
 from mecoq_index.learn.trainer import train
 

@@ -29,9 +29,9 @@ from growth import Growth, write_codes
 
 from common import add_output_options, write_result
 from mecoq_index.bench.environment import describe_environment
-from mecoq_index.bundle import Bundle
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.faiss.grammar import lists_for
+from mecoq_index.index.bundle import Bundle
 
 SEED = 0
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8)
@@ -58,8 +58,8 @@ def count_lists(n: int) -> int:
 
 def build(codes: Path, n: int, codebooks: Codebooks, factory: str, out: Path) -> dict[str, Any]:
     """Build a bundle of the first n codes of a file; what its manifest says of it."""
-    from mecoq_index.engines.building import BuildOptions, build_bundle
-    from mecoq_index.engines.encoding import ArrayRows
+    from mecoq_index.embed.rows import ArrayRows
+    from mecoq_index.index.build import BuildOptions, build_bundle
 
     rows = ArrayRows(np.load(codes, mmap_mode="r")[:n])
     build_bundle(rows, codebooks, out, BuildOptions(factory=factory, seed=SEED))

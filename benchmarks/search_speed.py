@@ -51,12 +51,12 @@ from timing import Call, ratio_of, time_in_turns
 from trained import BITS, trained
 
 from common import add_output_options, write_result
-from mecoq_index.aqs import encode
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.engines.faiss.coarse import assign_lists
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.grammar import lists_for
 from mecoq_index.engines.faiss.inject import import_faiss
+from mecoq_index.scoring import encode
 
 faiss = import_faiss()
 

@@ -29,17 +29,17 @@ from cifar10 import Cifar10, find_features, load
 
 import mecoq_index
 from mecoq_index._arrays import Vectors
-from mecoq_index.aqs import block_normalize
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.learn.backbones import BackboneModel
+from mecoq_index.data.features import FeatureViews
+from mecoq_index.embed.backbones import BackboneModel
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_features
 from mecoq_index.learn.run import Progress
 from mecoq_index.learn.sources import PairSource
 from mecoq_index.learn.trainer import train
+from mecoq_index.scoring import block_normalize
 
 BITS = 64
 QUICK_ROWS = 6000

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 
 from common import add_output_options, write_result
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.trainer import train
 
 FEATURE_WIDTH = 1280

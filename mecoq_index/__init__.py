@@ -11,18 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import aqs
-    from .aqs import block_normalize, decode, encode, lookup_tables, sqs
-    from .bundle import Bundle
     from .codebooks import Backbone, Codebooks, Layer
-    from .embedding import MeCoQEmbeddingFunction
-    from .engines.base import Engine, Hits, RangeHits, available_engines, get_engine
-    from .engines.building import BuildOptions, build_bundle
+    from .data.features import FeatureViews
+    from .data.vectors import open_vectors
+    from .embedding_function import MeCoQEmbeddingFunction
+    from .engines.base import Engine
     from .engines.faiss.factory import index_factory, read_index
     from .engines.faiss.gpu import to_gpu
-    from .engines.merging import merge_bundles
-    from .engines.stored import open_bundle, save_bundle
-    from .engines.updating import add_items, remove_items
+    from .engines.hits import Hits, RangeHits
+    from .engines.registry import available_engines, get_engine
     from .errors import (
         ArtifactError,
         InvalidInputError,
@@ -31,56 +28,60 @@ if TYPE_CHECKING:
         ServerError,
         TrainingError,
     )
+    from .index.build import BuildOptions, build_bundle
+    from .index.bundle import Bundle
+    from .index.merge import merge_bundles
+    from .index.names import Names
+    from .index.stored import open_bundle, save_bundle
+    from .index.update import add_items, remove_items
     from .learn.config import TrainConfig
-    from .learn.features import FeatureViews
     from .learn.presets import preset
     from .learn.trainer import train
-    from .names import Names
-    from .vector_files import open_vectors
+    from .scoring import aqs, block_normalize, decode, encode, lookup_tables, sqs
 
 try:
     __version__ = version("mecoq-index")
 except PackageNotFoundError:  # a checkout on the path that was never installed
     __version__ = "0+unknown"
 
-# The module has the name aqs; the score itself is mecoq_index.aqs.aqs.
+# The module has the name aqs; the score itself is mecoq_index.scoring.aqs.
 _HOMES = {
     "ArtifactError": "errors",
     "Backbone": "codebooks",
-    "BuildOptions": "engines.building",
-    "Bundle": "bundle",
+    "BuildOptions": "index.build",
+    "Bundle": "index.bundle",
     "Codebooks": "codebooks",
     "Engine": "engines.base",
-    "FeatureViews": "learn.features",
-    "Hits": "engines.base",
+    "FeatureViews": "data.features",
+    "Hits": "engines.hits",
     "InvalidInputError": "errors",
     "Layer": "codebooks",
-    "MeCoQEmbeddingFunction": "embedding",
+    "MeCoQEmbeddingFunction": "embedding_function",
     "MecoqError": "errors",
     "MissingDependencyError": "errors",
-    "Names": "names",
-    "RangeHits": "engines.base",
+    "Names": "index.names",
+    "RangeHits": "engines.hits",
     "ServerError": "errors",
     "TrainConfig": "learn.config",
     "TrainingError": "errors",
-    "add_items": "engines.updating",
-    "aqs": "aqs",
-    "available_engines": "engines.base",
-    "block_normalize": "aqs",
-    "build_bundle": "engines.building",
-    "decode": "aqs",
-    "encode": "aqs",
-    "get_engine": "engines.base",
+    "add_items": "index.update",
+    "aqs": "scoring",
+    "available_engines": "engines.registry",
+    "block_normalize": "scoring",
+    "build_bundle": "index.build",
+    "decode": "scoring",
+    "encode": "scoring",
+    "get_engine": "engines.registry",
     "index_factory": "engines.faiss.factory",
-    "lookup_tables": "aqs",
-    "merge_bundles": "engines.merging",
-    "open_bundle": "engines.stored",
-    "open_vectors": "vector_files",
+    "lookup_tables": "scoring",
+    "merge_bundles": "index.merge",
+    "open_bundle": "index.stored",
+    "open_vectors": "data.vectors",
     "preset": "learn.presets",
     "read_index": "engines.faiss.factory",
-    "remove_items": "engines.updating",
-    "save_bundle": "engines.stored",
-    "sqs": "aqs",
+    "remove_items": "index.update",
+    "save_bundle": "index.stored",
+    "sqs": "scoring",
     "to_gpu": "engines.faiss.gpu",
     "train": "learn.trainer",
 }
@@ -130,8 +131,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f".{_HOMES[name]}", __name__)
-    return home if name == _HOMES[name] else getattr(home, name)
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -24,9 +24,10 @@ import traceback
 import torch
 
 import mecoq_index.cli
-from mecoq_index.engines import building, encoding
+from mecoq_index.embed import rows as encoding
 from mecoq_index.engines.faiss.inject import import_faiss
-from mecoq_index.engines.stored import open_bundle, save_bundle
+from mecoq_index.index import build as building
+from mecoq_index.index.stored import open_bundle, save_bundle
 
 # What Python tells its audit hooks before it does it.
 STEPS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree")

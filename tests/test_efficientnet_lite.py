@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mecoq_index.learn.backbones import set_trainable
+from mecoq_index.embed.backbones import set_trainable
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

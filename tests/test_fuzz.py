@@ -10,16 +10,16 @@ import pytest
 pytest.importorskip("faiss")
 import torch
 
-from mecoq_index import bundle as bundle_module
-from mecoq_index.bundle import _checksum
 from mecoq_index.codebook_file import FORMAT_VERSION, to_content
 from mecoq_index.codebooks import Backbone, Codebooks, Layer
+from mecoq_index.data.vectors import open_vectors
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.numpy import NumpyEngine
-from mecoq_index.engines.stored import open_bundle, save_bundle
 from mecoq_index.errors import ArtifactError, MecoqError
-from mecoq_index.names import Names
-from mecoq_index.vector_files import open_vectors
+from mecoq_index.index import bundle as bundle_module
+from mecoq_index.index.bundle import _checksum
+from mecoq_index.index.names import Names
+from mecoq_index.index.stored import open_bundle, save_bundle
 
 CODES = np.random.default_rng(2).integers(16, size=(60, 4), dtype=np.uint8)
 IDS = np.random.default_rng(3).permutation(1000)[:60].astype(np.int64)

@@ -14,8 +14,8 @@ pytest.importorskip("faiss")
 if not hasattr(os, "fork"):
     pytest.skip("needs os.fork", allow_module_level=True)
 
-from mecoq_index.bundle import Bundle
-from mecoq_index.engines.stored import open_bundle
+from mecoq_index.index.bundle import Bundle
+from mecoq_index.index.stored import open_bundle
 
 N, M, KILLS = 12_000, 8, 20
 QUERIES = np.random.default_rng(3).standard_normal((5, 32)).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from .._arrays import Vectors, check_vectors
-from ..engines.base import Hits
+from ..engines.hits import Hits
 
 
 class Baseline(Protocol):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._arrays import Vectors, check_k
-from ..engines.base import Hits
 from ..engines.faiss.inject import import_faiss
+from ..engines.hits import Hits
 from ..errors import InvalidInputError
 from .base import unit_rows
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .._arrays import Codes, Vectors
 from ..codebooks import Codebooks
-from ..engines.base import Hits
+from ..engines.hits import Hits
 from ..engines.milvus.collection import MilvusCollection
 from ..engines.milvus.connection import Connection, connect
 from ..engines.milvus.engine import MilvusEngine, MilvusHamming

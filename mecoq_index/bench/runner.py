@@ -17,13 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._arrays import Codes, Vectors
-from ..aqs import block_normalize, decode, encode
 from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
 from ..baselines.quantization import OPQ, PQ, ExactCosine
 from ..codebooks import Codebooks, VectorKind
-from ..engines.base import Engine, Hits, get_engine
+from ..data.datasets import Dataset
+from ..engines.base import Engine
+from ..engines.hits import Hits
+from ..engines.registry import get_engine
 from ..errors import InvalidInputError
-from .datasets import Dataset
+from ..scoring import block_normalize, decode, encode
 from .environment import resident_mib
 from .metrics import (
     average_precision,

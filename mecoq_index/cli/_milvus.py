@@ -25,10 +25,10 @@ from ._shared import (
 )
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
     from ..codebooks import Codebooks
     from ..engines.base import Engine
     from ..engines.milvus.verification import Verification
+    from ..index.bundle import Bundle
 
 uri_option = click.option(
     "--uri",
@@ -81,8 +81,8 @@ INDEX = _IndexType()
 
 def open_index(path: Path, token: str | None = None) -> tuple[Engine, Bundle]:
     """As `mecoq_index.open_bundle`, quietly, and with credentials where they are needed."""
-    from ..bundle import Bundle
-    from ..engines.stored import open_bundle
+    from ..index.bundle import Bundle
+    from ..index.stored import open_bundle
 
     if Bundle.read_manifest(path)["engine"] == "milvus":
         quiet_pymilvus()
@@ -180,8 +180,8 @@ def build_in_milvus(
     """
     from ..engines.milvus.engine import MilvusEngine
     from ..engines.milvus.export import NAME
-    from ..engines.stored import check_place, save_bundle
-    from ..names import Names
+    from ..index.names import Names
+    from ..index.stored import check_place, save_bundle
 
     arguments: dict[str, Any] = {**target.arguments(), "resume": resume, "overwrite": overwrite}
     quiet_pymilvus()

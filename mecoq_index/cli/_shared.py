@@ -141,7 +141,7 @@ def print_table(table: Table) -> None:
 
 def report_bundle(path: Path, as_json: bool) -> None:
     """Say what a bundle that was just written holds."""
-    from ..bundle import Bundle
+    from ..index.bundle import Bundle
 
     description = Bundle.read_manifest(path)["description"]
     if as_json:
@@ -152,8 +152,8 @@ def report_bundle(path: Path, as_json: bool) -> None:
 
 def is_images(source: Path) -> bool:
     """Whether a source is an image or a folder of images, not of vectors."""
-    from ..learn.images import SUFFIXES
-    from ..vector_files import SUFFIXES as VECTOR_SUFFIXES
+    from ..data.images import SUFFIXES
+    from ..data.vectors import SUFFIXES as VECTOR_SUFFIXES
 
     if source.is_file():
         return source.suffix.lower() in SUFFIXES
@@ -163,7 +163,7 @@ def is_images(source: Path) -> bool:
 
 def load_ids_option(path: Path | None) -> Ids | list[str] | None:
     """What ``--ids`` names; None without."""
-    from ..vector_files import load_ids
+    from ..data.vectors import load_ids
 
     return None if path is None else load_ids(path)
 
@@ -191,12 +191,12 @@ def load_inputs(
     Raises:
         MecoqError: If the source cannot be read or does not fit the codebooks.
     """
-    from ..bench.datasets import load_vectors
-    from ..learn.images import SUFFIXES, ImageFiles, find_images
+    from ..data.datasets import load_vectors
+    from ..data.images import SUFFIXES, ImageFiles, find_images
 
     if source.is_file() and source.suffix.lower() not in SUFFIXES:
         return Inputs(codebooks.embed(load_vectors(source), given=given), [])
-    from ..learn.encoder import embed_images
+    from ..embed.encoder import embed_images
 
     images = ImageFiles(find_images(source), source if source.is_dir() else None)
     with progress("embedding") as update:
@@ -233,9 +233,9 @@ class Source:
         Raises:
             MecoqError: If the source cannot be read or does not fit the codebooks.
         """
-        from ..aqs import encode
-        from ..engines.encoding import encode_all
-        from ..vector_files import open_vectors
+        from ..data.vectors import open_vectors
+        from ..embed.rows import encode_all
+        from ..scoring import encode
 
         if is_images(self.path):
             if self.ids is not None or self.column is not None:

@@ -60,9 +60,9 @@ def add(
     Example:
         mecoq-index add photos.mecoq --input more-photos/
     """
-    from ..bundle import Bundle
-    from ..engines.stored import check_holds_items
-    from ..engines.updating import add_items
+    from ..index.bundle import Bundle
+    from ..index.stored import check_holds_items
+    from ..index.update import add_items
 
     check_holds_items(index)
     wanted = Source(

@@ -21,10 +21,10 @@ from ._shared import (
 from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
-    from ..bench.datasets import Dataset
     from ..bench.milvus import MilvusPlace
     from ..bench.runner import Record
     from ..codebooks import VectorKind
+    from ..data.datasets import Dataset
 
 
 @click.command()
@@ -94,10 +94,10 @@ def bench(
     """
     import json
 
-    from ..bench.datasets import load_dataset
     from ..bench.report import make_table, to_json, write_json
     from ..bench.runner import BASELINES, BenchSettings, run_bench
     from ..codebooks import Codebooks
+    from ..data.datasets import load_dataset
 
     if factories and engine != "faiss":
         raise click.UsageError("--factory is for the faiss engine.")

@@ -30,7 +30,7 @@ from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
     from ..codebooks import Codebooks, VectorKind
-    from ..engines.building import BuildOptions
+    from ..index.build import BuildOptions
 
 
 class _ShardType(click.ParamType):  # type: ignore[type-arg]
@@ -114,8 +114,8 @@ def build(
             --uri http://localhost:19530 --collection photos --profile compact
     """
     from ..codebooks import Codebooks
-    from ..engines.building import BuildOptions, Shard, build_bundle, check_output_bundle
-    from ..engines.encoding import ArrayRows
+    from ..embed.rows import ArrayRows
+    from ..index.build import BuildOptions, Shard, build_bundle, check_output_bundle
 
     if engine != "faiss" and (factory is not None or nprobe is not None):
         raise click.UsageError("--factory and --nprobe are for the faiss engine.")
@@ -194,8 +194,8 @@ def _build_from_file(
     resume: bool,
     overwrite: bool,
 ) -> None:
-    from ..engines.building import build_bundle
-    from ..vector_files import open_vectors
+    from ..data.vectors import open_vectors
+    from ..index.build import build_bundle
 
     with progress("building") as update:
         build_bundle(

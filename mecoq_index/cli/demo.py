@@ -71,15 +71,15 @@ def _write_digits(root: Path) -> None:
 
 
 def _train(out: Path, epochs: int, seed: int) -> Codebooks:
-    from ..learn.backbones import load_backbone
+    from ..data.images import ImageFiles, find_images
+    from ..data.views import Augmentation, ImageViews
+    from ..embed.backbones import load_backbone
     from ..learn.config import TrainConfig
-    from ..learn.images import ImageFiles, find_images
     from ..learn.run import Progress
     from ..learn.trainer import train
-    from ..learn.views import Augmentation, ImageViews
 
     database = out / "digits" / "database"
-    backbone = load_backbone("mecoq_index.learn.small_network:SmallNetwork")
+    backbone = load_backbone("mecoq_index.embed.small_network:SmallNetwork")
     source = ImageViews(
         ImageFiles(find_images(database), database),
         backbone.transform,
@@ -111,11 +111,11 @@ def _train(out: Path, epochs: int, seed: int) -> Codebooks:
 
 
 def _build(out: Path, codebooks: Codebooks) -> tuple[Path, list[Path]]:
-    from ..aqs import encode
-    from ..engines.base import get_engine
-    from ..engines.stored import save_bundle
-    from ..learn.encoder import embed_images
-    from ..learn.images import ImageFiles, find_images
+    from ..data.images import ImageFiles, find_images
+    from ..embed.encoder import embed_images
+    from ..engines.registry import get_engine
+    from ..index.stored import save_bundle
+    from ..scoring import encode
 
     database = out / "digits" / "database"
     images = ImageFiles(find_images(database), database)
@@ -130,12 +130,12 @@ def _compare(
     out: Path, codebooks: Codebooks, index_path: Path, query_paths: list[Path], seed: int
 ) -> None:
     from ..baselines.hashing import ITQ
-    from ..bench.datasets import Dataset
     from ..bench.plots import plot_neighbours, plot_precision_recall
     from ..bench.report import make_table, to_json, write_json
     from ..bench.runner import BenchSettings, run_bench
-    from ..engines.stored import open_bundle
-    from ..learn.images import find_images
+    from ..data.datasets import Dataset
+    from ..data.images import find_images
+    from ..index.stored import open_bundle
 
     database_paths = find_images(out / "digits" / "database")
     x, labels = _features(database_paths, codebooks)
@@ -183,10 +183,10 @@ def _features(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     import numpy as np
 
+    from ..data.images import ImageFiles
+    from ..embed.backbones import restore_backbone
+    from ..embed.encoder import extract_features
     from ..errors import InvalidInputError
-    from ..learn.backbones import restore_backbone
-    from ..learn.encoder import extract_features
-    from ..learn.images import ImageFiles
 
     if codebooks.backbone is None:
         raise InvalidInputError("the demo's codebooks must have been learned from images.")

@@ -23,7 +23,7 @@ from ._shared import (
 )
 
 if TYPE_CHECKING:
-    from ..learn.images import Images
+    from ..data.images import Images
 
 
 @click.command()
@@ -149,11 +149,11 @@ def _extract(
 ) -> dict[str, Any]:
     import numpy as np
 
-    from ..learn.backbones import load_backbone
-    from ..learn.encoder import extract_features
-    from ..learn.images import ImageFiles, class_labels, find_images
-    from ..learn.protocols import load_protocol
-    from ..learn.views import Augmentation
+    from ..data.images import ImageFiles, class_labels, find_images
+    from ..data.protocols import load_protocol
+    from ..data.views import Augmentation
+    from ..embed.backbones import load_backbone
+    from ..embed.encoder import extract_features
 
     split = None if protocol is None else load_protocol(protocol, root, seed=seed)
     paths = find_images(root) if split is None else []

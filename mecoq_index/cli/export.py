@@ -86,8 +86,8 @@ def _export_codewords(index: Path | None, codebooks: Path | None, out: Path) -> 
     import numpy as np
 
     from .._files import atomic_file
-    from ..bundle import Bundle
     from ..codebooks import Codebooks
+    from ..index.bundle import Bundle
 
     books = Codebooks.load(codebooks) if codebooks else Bundle.open(index or "").codebooks
     with atomic_file(out) as partial, partial.open("wb") as stream:

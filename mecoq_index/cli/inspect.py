@@ -24,8 +24,8 @@ def inspect(path: Path, as_json: bool) -> None:
         mecoq-index inspect c.pt
         mecoq-index inspect photos.mecoq
     """
-    from ..bundle import Bundle
     from ..codebooks import Codebooks
+    from ..index.bundle import Bundle
 
     facts: dict[str, Any]
     if path.is_dir():

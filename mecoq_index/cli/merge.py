@@ -23,7 +23,7 @@ def merge(parts: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) ->
         mecoq-index build ... --shards 2/2 --out part2.mecoq
         mecoq-index merge part1.mecoq part2.mecoq --out photos.mecoq
     """
-    from ..engines.merging import merge_bundles
+    from ..index.merge import merge_bundles
 
     with progress("merging") as update:
         merge_bundles(

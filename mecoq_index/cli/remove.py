@@ -29,9 +29,9 @@ def remove(index: Path, items: tuple[str, ...], ids: Path | None, as_json: bool)
         mecoq-index remove photos.mecoq cats/01.jpg cats/02.jpg
         mecoq-index remove vectors.mecoq --ids gone.npy
     """
-    from ..bundle import Bundle
-    from ..engines.stored import check_holds_items
-    from ..engines.updating import remove_items
+    from ..index.bundle import Bundle
+    from ..index.stored import check_holds_items
+    from ..index.update import remove_items
 
     if bool(items) == (ids is not None):
         raise click.UsageError("name the items to remove, or a file of them with --ids.")

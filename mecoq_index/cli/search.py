@@ -13,8 +13,9 @@ from ._shared import EXISTING, device_option, given_option, json_option, load_in
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
-    from ..engines.base import Engine, Hits
-    from ..names import Names
+    from ..engines.base import Engine
+    from ..engines.hits import Hits
+    from ..index.names import Names
 
 _OPTIONS = {"nprobe": "faiss", "k_factor": "faiss", "filter": "milvus", "ef": "milvus"}
 
@@ -86,7 +87,7 @@ def _open(
 ) -> tuple[Engine, Names]:
     """An engine, and names that are not in it."""
     from ..codebooks import Codebooks
-    from ..names import Names
+    from ..index.names import Names
 
     books = None if codebooks is None else Codebooks.load(codebooks)
     if isinstance(index, Path):

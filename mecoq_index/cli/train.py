@@ -24,9 +24,9 @@ from ._shared import (
 
 if TYPE_CHECKING:
     from ..codebooks import Codebooks
+    from ..data.features import FeatureViews
+    from ..data.images import Images
     from ..learn.config import TrainConfig
-    from ..learn.features import FeatureViews
-    from ..learn.images import Images
 
 
 _MOST_HELD_OUT = 2000
@@ -252,7 +252,7 @@ def _settings(
 
 
 def _load_features(source: Path) -> FeatureViews:
-    from ..learn.features import FeatureViews
+    from ..data.features import FeatureViews
 
     return FeatureViews.load(source)
 
@@ -278,10 +278,10 @@ def _train_on_images(
     workers: int,
     strict: bool,
 ) -> Codebooks:
-    from ..learn.backbones import load_backbone
-    from ..learn.images import ImageFiles, Subset, check_images, find_images
-    from ..learn.protocols import load_protocol
-    from ..learn.views import Augmentation, ImageViews
+    from ..data.images import ImageFiles, Subset, check_images, find_images
+    from ..data.protocols import load_protocol
+    from ..data.views import Augmentation, ImageViews
+    from ..embed.backbones import load_backbone
 
     found: Images
     if protocol is not None:

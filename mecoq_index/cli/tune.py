@@ -46,8 +46,8 @@ def tune(
     Example:
         mecoq-index tune photos.mecoq --queries some.npy --recall 0.95 --save
     """
-    from ..bundle import Bundle
-    from ..engines.stored import open_bundle, save_changes
+    from ..index.bundle import Bundle
+    from ..index.stored import open_bundle, save_changes
 
     if (name := Bundle.read_manifest(index)["engine"]) != "faiss":
         raise InvalidInputError(

@@ -1,66 +1,123 @@
-"""What an engine is, what a search returns, and which engines there are.
+"""What an engine is, how it is built, and how it declares what it takes.
 
 An engine holds codes and ranks them by AQS. It is built from codebooks and codes and never
-re-encodes; it takes raw embeddings as queries and normalises them itself. ``Engine`` is a protocol:
-a plug-in registers a class of this shape under the entry-point group ``mecoq_index.engines`` and
-need not import this package.
+re-encodes; it takes raw embeddings as queries and normalizes them itself. Engines are protocols: a
+plug-in registers a class of this shape under the entry-point group ``mecoq_index.engines`` and need
+not import this package.
+
+What is not common to all engines is *declared*: settings as `Option`, abilities as the protocols
+of `mecoq_index.engines.abilities`. Code above the engines asks for these and never for an engine by
+its name, so that a plug-in can do all that a built-in engine can.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from .._arrays import Codes, Ids, Scores, Vectors
+from .._arrays import Codes, Ids, Vectors
+from .._progress import Progress, silent
 from ..codebooks import Codebooks
-from ..errors import InvalidInputError
+from .hits import Hits
 
-ENTRY_POINT_GROUP = "mecoq_index.engines"
+Stage = Literal["build", "open", "search", "bench"]
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+"""Values that items carry beside their codes, by name: n of each."""
 
-_BUILTIN = {
-    "numpy": "mecoq_index.engines.numpy:NumpyEngine",
-    "torch": "mecoq_index.engines.torch:TorchEngine",
-    "faiss": "mecoq_index.engines.faiss.engine:FaissEngine",
-    "milvus": "mecoq_index.engines.milvus.engine:MilvusEngine",
-}
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of an engine: a keyword argument in Python, ``--name`` in the shell.
+
+    Attributes:
+        name: The keyword, for instance ``k_factor``; the shell writes ``--k-factor``.
+        kind: ``int``, ``float``, ``str`` or ``bool``, or a tuple of the strings to choose from.
+        help: One sentence for ``--help``, with the default in square brackets where there is one.
+        stages: What it is for: ``build``, ``open`` (to reach an index that is elsewhere),
+            ``search`` or ``bench``.
+        minimum: The least value of a number; None for any.
+        is_secret: Whether the value must not be printed, logged or written to a file.
+    """
+
+    name: str
+    kind: type[int] | type[float] | type[str] | type[bool] | tuple[str, ...]
+    help: str
+    stages: frozenset[Stage]
+    minimum: float | None = None
+    is_secret: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Hits:
-    """Search results, best first.
+class Batch:
+    """Some items on their way into an engine.
 
     Attributes:
-        scores: float32, shape (nq, k), AQS; larger is better, -inf where a result is missing.
-        ids: int64, shape (nq, k), -1 where a result is missing.
+        codes: uint8, shape (n, M).
+        ids: int64, shape (n,), or a range of n.
+        places: What `Builder.place` says of each, shape (n,); None where it says nothing.
+        columns: Values that the items carry; empty for engines that store none.
     """
 
-    scores: Scores
-    ids: Ids
-
-    @classmethod
-    def empty(cls, nq: int, k: int) -> Hits:
-        """Hits in which every result is missing."""
-        return cls(np.full((nq, k), -np.inf, np.float32), np.full((nq, k), -1, np.int64))
+    codes: Codes
+    ids: Ids | range
+    places: npt.NDArray[np.int32] | None = None
+    columns: Columns = MappingProxyType({})
 
 
-@dataclass(frozen=True, eq=False)
-class RangeHits:
-    """All items above a threshold: those of query i are ``limits[i]:limits[i + 1]``, best first.
+class Builder(Protocol):
+    """Makes an engine from codes that come batch by batch.
 
-    Attributes:
-        limits: int64, shape (nq + 1,).
-        scores: float32, shape (limits[-1],), AQS.
-        ids: int64, shape (limits[-1],).
+    The caller keeps what `train` and `place` return, so that an interrupted build goes on from
+    there. The order of calls: `check_ids`; `rows_to_train_on` and, if there are any, `train` with
+    their codes or `restore`; then `place` and `add` for every batch; then `finish`.
     """
 
-    limits: Ids
-    scores: Scores
-    ids: Ids
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
+        ...
+
+    def check_ids(self, ids: Ids | range) -> None:
+        """Refuse ids that the engine could not keep.
+
+        Raises:
+            InvalidInputError: If so.
+        """
+        ...
+
+    def rows_to_train_on(self, n: int) -> Sequence[tuple[int, int]]:
+        """Which of n rows `train` wants, as ascending runs (first, after last); mostly none.
+
+        Raises:
+            InvalidInputError: If n rows are too few.
+        """
+        ...
+
+    def train(self, codes: Codes, on_progress: Progress = silent) -> Mapping[str, npt.NDArray[Any]]:
+        """Learn from the codes of those rows; what is returned can be kept for `restore`."""
+        ...
+
+    def restore(self, trained: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take up what `train` returned."""
+        ...
+
+    def place(self, codes: Codes) -> npt.NDArray[np.int32] | None:
+        """Where items with these codes go, one number each; None if there is nothing to decide."""
+        ...
+
+    def add(self, batch: Batch) -> None:
+        """Take in items."""
+        ...
+
+    def finish(self, on_progress: Progress = silent) -> Engine:
+        """The engine with all items."""
+        ...
 
 
 class Engine(Protocol):
@@ -69,6 +126,13 @@ class Engine(Protocol):
     name: ClassVar[str]
     file_name: ClassVar[str]
     """The name that a bundle gives to the file that `save` writes."""
+    options: ClassVar[Sequence[Option]]
+    """The settings that `builder`, `open`, `search` and a bench take by keyword."""
+    holds_items: ClassVar[bool]
+    """Whether the file that `save` writes holds the items; otherwise it points to them, and
+    changes take effect at once."""
+    stores_columns: ClassVar[bool]
+    """Whether the engine keeps columns of items; otherwise the bundle does."""
 
     @property
     def codebooks(self) -> Codebooks:
@@ -79,21 +143,49 @@ class Engine(Protocol):
     def build(cls, codebooks: Codebooks, codes: Codes, ids: Ids | None = None) -> Engine:
         """An engine that holds ``codes`` (n, M), under ``ids`` (n,) or 0..n-1.
 
-        An engine may take more, by keyword: what it is made of.
+        An engine may take its options of the stage ``build``, by keyword.
 
         Raises:
             InvalidInputError: If the engine cannot represent the codebooks or the options.
         """
         ...
 
+    @classmethod
+    def builder(cls, codebooks: Codebooks, items: int, **options: Any) -> Builder:
+        """A builder of an engine with these options, for about so many items.
+
+        Nothing is written before `Builder.finish`.
+
+        Raises:
+            InvalidInputError: If the engine cannot represent the codebooks or the options.
+            ServerError: If what holds the items is out of reach, or refuses.
+        """
+        ...
+
+    def builder_alike(self) -> Builder:
+        """A builder of an empty engine with the layout, lists and settings of this one."""
+        ...
+
+    def items(self) -> Iterator[Batch]:
+        """All items, in an order in which `builder_alike` makes the same engine again."""
+        ...
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
+        ...
+
     def add(self, codes: Codes, ids: Ids | None = None) -> None:
-        """Add codes (n, M) under ``ids``, or under the next free row numbers."""
+        """Add codes (n, M) under ``ids``, or under the next free numbers.
+
+        An engine that stores columns takes ``columns`` by keyword.
+        """
         ...
 
     def search(self, z: Vectors, k: int) -> Hits:
         """The k best items for each raw query (nq, D); missing results are -1 and -inf.
 
-        An engine may take more, by keyword: settings of this call.
+        Takes the engine's options of the stage ``search``, by keyword, for this call only.
         """
         ...
 
@@ -130,29 +222,3 @@ class Engine(Protocol):
     def __len__(self) -> int:
         """Number of items held."""
         ...
-
-
-def available_engines() -> dict[str, str]:
-    """Name and import path of every engine: built in first, then plug-ins. Imports none of them.
-
-    Raises:
-        InvalidInputError: If a plug-in takes the name of a built-in engine.
-    """
-    plugins = {entry.name: entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    if clash := sorted(_BUILTIN.keys() & plugins.keys()):
-        raise InvalidInputError(f"plug-in engines may not replace built-in ones: {clash}")
-    return _BUILTIN | plugins
-
-
-def get_engine(name: str) -> Any:
-    """The class, an `Engine`, that is called ``name``.
-
-    Raises:
-        InvalidInputError: If there is no such engine.
-        MissingDependencyError: If the engine's library is not installed.
-    """
-    engines = available_engines()
-    if name not in engines:
-        raise InvalidInputError(f"unknown engine {name!r}; choose one of {sorted(engines)}.")
-    module, _, attribute = engines[name].partition(":")
-    return getattr(import_module(module), attribute)

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._arrays import Codes, Ids, Vectors, check_k, check_vectors
-from ..aqs import aqs
 from ..codebooks import Codebooks
-from ._rows import Rows
-from .base import Hits
+from ..scoring import aqs
+from .code_array import Rows
+from .hits import Hits
 
 _CHUNK_SCORES = 1 << 23  # scores held at once; 32 MB
 

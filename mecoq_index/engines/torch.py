@@ -14,10 +14,10 @@ import torch
 
 from .._arrays import Codes, Ids, Vectors, check_k, check_vectors
 from .._devices import pick_device
-from ..aqs import block_normalize
 from ..codebooks import Codebooks
-from ._rows import Rows
-from .base import Hits
+from ..scoring import block_normalize
+from .code_array import Rows
+from .hits import Hits
 
 _CHUNK_ITEMS = 65536
 _CHUNK_SCORES = 1 << 25  # scores held at once; 128 MB

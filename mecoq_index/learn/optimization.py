@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
-from .backbones import set_trainable
+from ..embed.backbones import set_trainable
 from .config import TrainConfig
 from .model import MeCoQ
 

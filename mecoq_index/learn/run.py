@@ -19,27 +19,28 @@ from .. import __version__
 from .._arrays import Ids
 from .._devices import cpu_multiplies_bfloat16, pick_device
 from ..codebooks import Backbone, Codebooks
+from ..data.features import HeldOut
+from ..embed.backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from ..errors import InvalidInputError, TrainingError
-from .backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from .config import Precision, TrainConfig
-from .distillation import (
-    RankingDistillation,
-    check_unit_rows,
-    start_from_components,
-    straight_through,
-)
-from .losses import (
+from .memory import CodeMemory
+from .model import MeCoQ
+from .neighbours import check_neighbours, draw_partners, neighbour_graph
+from .objective.contrast import (
     codeword_regularizer,
     official_contrastive_loss,
     paper_contrastive_loss,
     soft_code_entropy,
 )
-from .memory import CodeMemory
-from .model import MeCoQ
-from .neighbours import check_neighbours, draw_partners, neighbour_graph
+from .objective.distillation import (
+    RankingDistillation,
+    check_unit_rows,
+    start_from_components,
+    straight_through,
+)
 from .optimization import make_optimizer, make_scheduler
 from .quantizer import Quantized
-from .selection import EarlyStopping, HeldOut, view_agreement
+from .selection import EarlyStopping, view_agreement
 from .sources import PairSource, frozen_features
 from .statistics import EpochStatistics
 

@@ -9,34 +9,18 @@ follows mAP over many settings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from .._arrays import Vectors
-from ..aqs import block_normalize, decode, encode
 from ..codebooks import Codebooks
+from ..data.features import HeldOut
+from ..scoring import block_normalize, decode, encode
 
 SHARE = 0.02
 """Length of the compared lists, as a share of the items searched in."""
 _BLOCK = 512
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Items that training does not see, and items to search in.
-
-    Attributes:
-        first: float32, (m, P), one view of each held-out item.
-        second: float32, (m, P), another view of the same items.
-        database: float32, (n, P), items of the training set.
-    """
-
-    first: Vectors
-    second: Vectors
-    database: Vectors
 
 
 def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:

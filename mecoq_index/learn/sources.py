@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from .._arrays import Ids, Vectors
+from ..data.features import HeldOut
+from ..data.images import Images
+from ..embed.backbones import BackboneModel
+from ..embed.encoder import extract_features
 from ..errors import InvalidInputError
-from .backbones import BackboneModel
-from .encoder import extract_features
-from .images import Images
-from .selection import HeldOut
 
 
 class PairSource(Protocol):

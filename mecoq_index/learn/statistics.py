@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .losses import soft_code_entropy
+from .objective.contrast import soft_code_entropy
 from .quantizer import Quantized
 
 _SAMPLES_AN_EPOCH = 64

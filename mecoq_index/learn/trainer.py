@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from ..codebooks import Codebooks
+from ..data.features import HeldOut
+from ..embed.backbones import BackboneModel
 from ..errors import InvalidInputError, TrainingError
-from .backbones import BackboneModel
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import TrainConfig
 from .run import Progress, TrainingRun
-from .selection import HeldOut, view_agreement
+from .selection import view_agreement
 from .sources import CanHoldOut, HasDropout, PairSource
 
 logger = logging.getLogger("mecoq_index")

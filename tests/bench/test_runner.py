@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mecoq_index import aqs
-from mecoq_index.bench.datasets import Dataset
+from mecoq_index import scoring
 from mecoq_index.bench.metrics import mean_average_precision
 from mecoq_index.bench.plots import plot_precision_recall, plot_quality_over_speed
 from mecoq_index.bench.report import make_table, to_json, write_json
 from mecoq_index.bench.runner import BenchSettings, run_bench
 from mecoq_index.codebooks import Codebooks, Layer
+from mecoq_index.data.datasets import Dataset
 from mecoq_index.errors import InvalidInputError
 
 pytest.importorskip("faiss")
@@ -57,7 +57,7 @@ def test_quality_is_that_of_the_reference_ranking(case, records):
     data, books = case
     mixed = data.shuffled(0)
     z, zq = books.project(mixed.database), books.project(mixed.queries)
-    scores = aqs.aqs(zq, aqs.encode(z, books), books)
+    scores = scoring.aqs(zq, scoring.encode(z, books), books)
     ids = np.argsort(-scores, axis=1, kind="stable")[:, :50]
     want = mean_average_precision(ids, mixed.database_labels, mixed.query_labels)
     assert records[0].mean_average_precision == pytest.approx(want, abs=0.02)  # ties

@@ -12,7 +12,7 @@ pytest.importorskip("faiss")
 pytest.importorskip("torchvision")
 Image = pytest.importorskip("PIL.Image")
 
-from mecoq_index import Codebooks, aqs
+from mecoq_index import Codebooks, scoring
 from mecoq_index.cli import main
 
 FAST = ["--set", "num_codebooks=2", "--set", "num_codewords=16", "--set", "dim=8"]
@@ -74,14 +74,14 @@ def photos(tmp_path_factory):
     return root
 
 
-SMALL = ("--backbone", "mecoq_index.learn.small_network:SmallNetwork")
+SMALL = ("--backbone", "mecoq_index.embed.small_network:SmallNetwork")
 
 
 def test_search_gives_the_ranking_of_the_algebra(work):
     out = run("search", work / "x.mecoq", work / "x.npy", "-k", 5, "--json").stdout
     books = Codebooks.load(work / "c.pt")
     z = books.embed(np.load(work / "x.npy"))
-    scores = aqs.aqs(z, aqs.encode(z, books), books)
+    scores = scoring.aqs(z, scoring.encode(z, books), books)
     for row, line in enumerate(out.splitlines()):
         hits = json.loads(line)["hits"]
         want = -np.sort(-scores[row])[:5]
@@ -404,7 +404,7 @@ def build_of(w, t, codebooks=None, source=None):
 
 
 def test_an_interrupted_embedding_goes_on_from_its_chunks(photos, tmp_path, monkeypatch):
-    from mecoq_index.learn import encoder
+    from mecoq_index.embed import encoder
 
     command = ("embed", photos, *SMALL, "--views", 1, "--out", tmp_path / "f.npz")
     monkeypatch.setattr(encoder, "_CHUNK", 5)

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 
 faiss = pytest.importorskip("faiss")
 
-from mecoq_index import Codebooks, aqs
+from mecoq_index import Codebooks, scoring
 from mecoq_index.cli import main
 from mecoq_index.codebooks import Layer
-from mecoq_index.engines.stored import open_bundle
+from mecoq_index.index.stored import open_bundle
 
 
 def run(*args, code=0):
@@ -128,8 +128,8 @@ def test_an_exported_index_takes_features_without_this_package(work):
     assert note["takes"] == "features, float32 (n, 10)"
     books, q = Codebooks.load("c.pt"), np.load("q.npy")
     scores, ids = faiss.read_index("x.faiss").search(q, 5)
-    codes = aqs.encode(books.project(np.load("x.npy")), books)
-    true = books.project(q) @ aqs.decode(codes, books).T
+    codes = scoring.encode(books.project(np.load("x.npy")), books)
+    true = books.project(q) @ scoring.decode(codes, books).T
     np.testing.assert_allclose(scores, -np.sort(-true, axis=1)[:, :5], atol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(true, ids, axis=1), scores, atol=1e-4)
 
@@ -163,8 +163,8 @@ def test_items_of_any_engine_are_exported_as_rows_for_milvus(work, engine):
     assert note["profile"] == "exact"
     assert note["properties"]["mecoq.belongs_to"] == books.fingerprint
     table = parquet.read_table(work / "rows" / note["files"][0])
-    codes = aqs.encode(books.project(np.load("x.npy")), books)
-    np.testing.assert_array_equal(table["vector"].to_pylist(), aqs.decode(codes, books))
+    codes = scoring.encode(books.project(np.load("x.npy")), books)
+    np.testing.assert_array_equal(table["vector"].to_pylist(), scoring.decode(codes, books))
     assert table["id"].to_pylist() == list(range(300))
     assert table["name"].to_pylist() == [f"item {i}" for i in range(300)]
 
@@ -203,7 +203,7 @@ def test_options_of_one_target_are_no_options_of_another(work):
 
 
 def test_building_goes_on_after_an_interruption(work, monkeypatch):
-    from mecoq_index.engines import building
+    from mecoq_index.index import build as building
 
     build("whole.mecoq", "--factory", "IVF8,MeCoQ4x4fs")
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 pytest.importorskip("faiss")
 pymilvus = pytest.importorskip("pymilvus")
 
-from mecoq_index import Codebooks, aqs
+from mecoq_index import Codebooks, scoring
 from mecoq_index.bench import runner
 from mecoq_index.bench.milvus import PREFIX, MilvusPlace
 from mecoq_index.cli import main
@@ -91,7 +91,7 @@ def check_hits(lines, named=True, missed=0, atol=1e-4):
     """JSON hits are the best by exact AQS, but for some, and called what they are called."""
     books = Codebooks.load("c.pt")
     z, q = (books.project(np.load(name)) for name in ("x.npy", "q.npy"))
-    scores = aqs.aqs(q, aqs.encode(z, books), books)
+    scores = scoring.aqs(q, scoring.encode(z, books), books)
     found = [json.loads(line) for line in lines.splitlines()]
     assert [entry["query"] for entry in found] == [str(i) for i in range(NQ)]
     far = 0
@@ -180,7 +180,7 @@ def test_images_are_called_by_their_paths(work, lite_uri, monkeypatch):
     (work / "photos" / "class0" / "bad.png").write_bytes(b"broken")
     run("train", "photos", "--out", "i.pt", "--epochs", 1, "--set", "num_codebooks=2",
         "--set", "num_codewords=16", "--set", "dim=8", "--set", "batch_size=4",
-        "--backbone", "mecoq_index.learn.small_network:SmallNetwork")  # fmt: skip
+        "--backbone", "mecoq_index.embed.small_network:SmallNetwork")  # fmt: skip
     build = ("build", "--codebooks", "i.pt", "--input", "photos", "--engine", "milvus",
              "--uri", lite_uri, "--collection", "photos", "--out", "i.mecoq")  # fmt: skip
     refused(*build, "--ids", "names.txt", saying="but these are images", code=2)

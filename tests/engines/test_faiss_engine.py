@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -59,7 +59,7 @@ def test_codebooks_whose_codewords_are_all_one_still_answer(factory):
     engine = build(books, codes, factory)
     q = make_queries(3, books)
     hits = engine.search(q, 5)
-    np.testing.assert_allclose(hits.scores, aqs.aqs(q, codes, books)[:, :5], atol=1e-5)
+    np.testing.assert_allclose(hits.scores, scoring.aqs(q, codes, books)[:, :5], atol=1e-5)
     assert all(len(set(row)) == 5 for row in hits.ids.tolist())
     assert hits.ids.min() >= 0
 
@@ -71,12 +71,12 @@ def test_fast_scan_rounds_by_half_a_step_per_table_at_most(factory, M):
     codes = make_codes(500, books)
     q = make_queries(30, books)
     hits = build(books, codes, factory).search(q, 20)
-    tables = aqs.lookup_tables(q, books)
+    tables = scoring.lookup_tables(q, books)
     bound = M * np.ptp(tables, axis=2).max(axis=1) / 510 + 1e-5
-    true = np.take_along_axis(aqs.aqs(q, codes, books), hits.ids, axis=1)
+    true = np.take_along_axis(scoring.aqs(q, codes, books), hits.ids, axis=1)
     assert (np.abs(hits.scores - true) <= bound[:, None]).all()
     # Nothing better than the last hit by more than both roundings was left out.
-    best = -np.sort(-aqs.aqs(q, codes, books), axis=1)[:, :20]
+    best = -np.sort(-scoring.aqs(q, codes, books), axis=1)[:, :20]
     assert (best - -np.sort(-true, axis=1) <= 2 * bound[:, None]).all()
 
 
@@ -162,4 +162,4 @@ def test_lists_of_items_that_are_all_equal_are_searched(factory):
     q = make_queries(2, books)
     hits = FaissEngine.build(books, codes, factory=factory, nprobe=8).search(q, 40)
     assert sorted(hits.ids[0]) == list(range(40))
-    np.testing.assert_allclose(hits.scores, aqs.aqs(q, codes, books), atol=4 * 2 / 510 + 1e-5)
+    np.testing.assert_allclose(hits.scores, scoring.aqs(q, codes, books), atol=4 * 2 / 510 + 1e-5)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -133,10 +133,11 @@ def test_plain_faiss_use_ranks_by_aqs(K, string, tmp_path):
     q = rng.standard_normal((5, d), dtype=np.float32)
     z, zq = (books.project(v) for v in (x, q))
     if "Flat" in string or "RFlat" in string:
-        z = aqs.decode(aqs.encode(z, books), books)  # re-ranking by vectors: these are their codes'
+        # Re-ranking is by the vectors given: these are those of their codes.
+        z = scoring.decode(scoring.encode(z, books), books)
     if "Projection" not in string:
         x = z
-        q = aqs.block_normalize(zq, books.M)
+        q = scoring.block_normalize(zq, books.M)
     index = index_factory(d, string, books)
     index.train(x)
     index.add_with_ids(x, np.arange(600) + 7) if "IDMap" in string else index.add(x)
@@ -145,9 +146,9 @@ def test_plain_faiss_use_ranks_by_aqs(K, string, tmp_path):
     look_everywhere(index)
     scores, ids = index.search(q, 10)
     if "Projection" in string:  # raw AQS: FAISS cannot divide subvectors by their lengths
-        true = zq @ aqs.decode(aqs.encode(z, books), books).T
+        true = zq @ scoring.decode(scoring.encode(z, books), books).T
     else:
-        true = aqs.aqs(zq, aqs.encode(z, books), books)
+        true = scoring.aqs(zq, scoring.encode(z, books), books)
     if "HNSW8" in string:
         scores = books.M - scores / 2
     span = np.abs(zq).sum(axis=1).max() if "Projection" in string else books.M
@@ -185,7 +186,7 @@ def test_faiss_encodes_like_we_do_at_any_scale(K):
     nbits = K.bit_length() - 1
     packed = index.sa_encode(x)
     codes = faiss.unpack_bitstrings(packed, books.M, nbits).astype(np.uint8)
-    assert (codes != aqs.encode(x, books)).mean() < 1e-3  # near ties round differently
+    assert (codes != scoring.encode(x, books)).mean() < 1e-3  # near ties round differently
 
 
 @pytest.mark.parametrize("string", ["MeCoQ4x4fs", "IVF8,MeCoQ4x4fs"])
@@ -197,9 +198,9 @@ def test_decoded_vectors_encode_to_their_own_codes(string):
         np.stack([engine.index.reconstruct(i) for i in range(500)]) if "IVF" not in string else None
     )
     if back is not None:
-        np.testing.assert_allclose(back, aqs.decode(codes, books), atol=1e-6)
+        np.testing.assert_allclose(back, scoring.decode(codes, books), atol=1e-6)
     flat = index_factory(books.D, "MeCoQ", books)
-    packed = flat.sa_encode(aqs.decode(codes, books))
+    packed = flat.sa_encode(scoring.decode(codes, books))
     np.testing.assert_array_equal(faiss.unpack_bitstrings(packed, 4, 4), codes)
 
 
@@ -223,7 +224,7 @@ def test_ivf_probes_about_sqrt_nlist_lists_unless_told_and_per_call():
     engine = FaissEngine.build(books, codes, factory="IVF64,MeCoQ")
     assert engine.describe()["nprobe"] == 8
     q = np.random.default_rng(2).standard_normal((20, books.D), dtype=np.float32)
-    true = aqs.aqs(q, codes, books).max(axis=1)
+    true = scoring.aqs(q, codes, books).max(axis=1)
     few, many = (engine.search(q, 1, nprobe=n).scores[:, 0] for n in (1, 64))
     np.testing.assert_allclose(many, true, atol=1e-5)
     assert few.sum() < many.sum()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss import gpu
 from mecoq_index.engines.faiss.factory import index_factory
@@ -42,13 +42,13 @@ def make_queries(books, nq=7):
 def make_index(string, books, codes):
     """An index that holds the codes, and the ids that its search returns."""
     index = index_factory(books.D, string, books)
-    index.train(aqs.decode(make_codes(400, books, seed=5), books))
+    index.train(scoring.decode(make_codes(400, books, seed=5), books))
     ids = np.arange(len(codes))
     if "IDMap" in string:
         ids = np.random.default_rng(3).permutation(10**6)[: len(codes)] * 10**6
-        index.add_with_ids(aqs.decode(codes, books), ids)
+        index.add_with_ids(scoring.decode(codes, books), ids)
     else:
-        index.add(aqs.decode(codes, books))
+        index.add(scoring.decode(codes, books))
     if "IVF" in string:
         faiss.extract_index_ivf(index).nprobe = 8  # all lists, so that nothing is missed
     return index, ids
@@ -56,8 +56,8 @@ def make_index(string, books, codes):
 
 def assert_best(index, q, k, codes, ids, books, tolerance=1e-5):
     """Hits hold true scores of distinct items, none of which a better item was left out for."""
-    scores, got = index.search(aqs.block_normalize(q, books.M), k)
-    true = aqs.aqs(q, codes, books)
+    scores, got = index.search(scoring.block_normalize(q, books.M), k)
+    true = scoring.aqs(q, codes, books)
     want, found = -np.sort(-true, axis=1)[:, :k], min(k, len(codes))
     np.testing.assert_allclose(scores[:, :found], want, atol=tolerance)
     assert (got[:, found:] == -1).all()
@@ -107,7 +107,7 @@ def test_an_ivf_twin_of_8_bit_codes_is_bitwise_the_original(string, nprobe):
     faiss.extract_index_ivf(index).nprobe = nprobe
     twin = gpu_twin(index)
     assert twin.nprobe == nprobe
-    q = aqs.block_normalize(make_queries(books, 50), books.M)
+    q = scoring.block_normalize(make_queries(books, 50), books.M)
     want, got = index.search(q, 30), twin.search(q, 30)
     np.testing.assert_array_equal(got[1], want[1])
     np.testing.assert_array_equal(got[0], want[0])
@@ -118,7 +118,7 @@ def test_few_lists_probed_are_the_same_lists(K):
     books = make_codebooks(4, K, 4)
     index, _ = make_index("IVF8,MeCoQ", books, make_codes(500, books))
     index.nprobe = 2
-    q = aqs.block_normalize(make_queries(books), books.M)
+    q = scoring.block_normalize(make_queries(books), books.M)
     want, got = index.search(q, 500), gpu_twin(index).search(q, 500)
     np.testing.assert_allclose(got[0], want[0], atol=1e-6)
     np.testing.assert_array_equal(np.sort(got[1], axis=1), np.sort(want[1], axis=1))
@@ -161,7 +161,7 @@ def test_pairs_of_4_bit_codebooks_decode_to_the_same_vectors():
     twin = gpu_twin(index)
     assert (twin.pq.M, twin.pq.ksub, twin.pq.dsub) == (3, 256, 4)
     ids, packed = next(lists_of(twin))
-    np.testing.assert_array_equal(twin.pq.decode(packed), aqs.decode(codes[ids], books))
+    np.testing.assert_array_equal(twin.pq.decode(packed), scoring.decode(codes[ids], books))
 
 
 PROJECTED = [
@@ -191,7 +191,7 @@ def test_a_projection_stays_in_front(K, string, id_of):
     twin = gpu_twin(index)
     assert type(twin) is faiss.IndexPreTransform
     want, got = index.search(q, 20), twin.search(q, 20)
-    true = books.project(q) @ aqs.decode(aqs.encode(books.project(x), books), books).T
+    true = books.project(q) @ scoring.decode(scoring.encode(books.project(x), books), books).T
     np.testing.assert_allclose(got[0], -np.sort(-true, axis=1)[:, :20], rtol=1e-4)
     np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
     row_of = {int(id_of(i)): i for i in range(300)}
@@ -217,7 +217,7 @@ def test_transforms_and_ids_are_kept_through_nested_wrappers():
         chain.prepend_transform(step)
     outer = faiss.IndexIDMap2(chain)
     faiss.copy_array_to_vector(np.arange(50) * 3, outer.id_map)
-    flat.add(aqs.decode(codes, books))
+    flat.add(scoring.decode(codes, books))
     outer.ntotal = inner.ntotal = chain.ntotal = 50
     q = rng.standard_normal((5, 9), dtype=np.float32)
     want, got = outer.search(q, 1), gpu_twin(outer).search(q, 1)
@@ -262,12 +262,12 @@ def test_lists_ranked_by_l2_pass_if_their_centroids_are_of_one_length(length, re
     index = faiss.IndexIVFPQ(quantizer, books.D, 8, 4, 8, faiss.METRIC_INNER_PRODUCT)
     faiss.copy_array_to_vector(books.codewords.ravel(), index.pq.centroids)
     index.by_residual, index.is_trained, index.nprobe = False, True, 3
-    index.add(aqs.decode(codes, books))
+    index.add(scoring.decode(codes, books))
     if refused:
         with pytest.raises(InvalidInputError, match=r"IndexFlatL2 of L2 with .* unequal length"):
             gpu_twin(index)
         return
-    q = aqs.block_normalize(make_queries(books), 4)
+    q = scoring.block_normalize(make_queries(books), 4)
     np.testing.assert_array_equal(gpu_twin(index).search(q, 5)[1], index.search(q, 5)[1])
 
 
@@ -361,7 +361,7 @@ def test_a_twin_survives_files_clones_and_the_end_of_the_original(K, string, tmp
     codes = make_codes(200, books)
     index, _ = make_index(string, books, codes)
     twin = gpu_twin(index)
-    q = aqs.block_normalize(make_queries(books), books.M)
+    q = scoring.block_normalize(make_queries(books), books.M)
     want = twin.search(q, 10)
     del index
     gc.collect()
@@ -440,8 +440,8 @@ def test_shards_are_dealt_out_evenly_whatever_the_ids(id_of, kind):
     books = make_codebooks()
     codes = make_codes(400, books)
     index = index_factory(books.D, "IVF8,MeCoQ", books)
-    index.train(aqs.decode(codes, books))
-    index.add_with_ids(aqs.decode(codes, books), id_of(np.arange(400)))
+    index.train(scoring.decode(codes, books))
+    index.add_with_ids(scoring.decode(codes, books), id_of(np.arange(400)))
     assert gpu._shard_type(gpu_twin(index), 4) == kind
 
 
@@ -552,7 +552,7 @@ def test_a_clone_probes_the_same_lists_on_a_gpu(needs_gpu, nprobe):
     books = make_codebooks(8, 256, 16)
     index, _ = make_index("IVF8,MeCoQ", books, make_codes(3000, books))
     index.nprobe = nprobe
-    q = aqs.block_normalize(make_queries(books), books.M)
+    q = scoring.block_normalize(make_queries(books), books.M)
     want, got = index.search(q, 30), to_gpu(index).search(q, 30)
     np.testing.assert_allclose(got[0], want[0], atol=1e-5)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.faiss.coarse import make_centroids, set_centroids
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -112,7 +112,7 @@ def make_engine(layout, codes, ids=None, pieces=()):
     if nlist := engine.spec.nlist:
         engine.layers.core.nprobe = nlist
         sample = make_codes(layout.books, 64, 99)
-        set_centroids(engine.index, make_centroids(aqs.decode(sample, layout.books), nlist))
+        set_centroids(engine.index, make_centroids(scoring.decode(sample, layout.books), nlist))
     for start, stop in pairwise([0, *pieces, len(codes)]):
         engine.add(codes[start:stop], None if ids is None else ids[start:stop])
     return engine
@@ -130,7 +130,7 @@ def rounding(layout, q):
     """How far the score of each query may be off (nq, 1)."""
     if not layout.is_rounded:
         return np.full((len(q), 1), EXACT)
-    tables = aqs.lookup_tables(q, layout.books)
+    tables = scoring.lookup_tables(q, layout.books)
     span = np.ptp(tables, axis=2).max(axis=1)
     return layout.books.M / 2 * span[:, None] / 255 + EXACT
 
@@ -149,7 +149,7 @@ def assert_true_scores(hits, q, codes, ids, layout, tolerance):
     order = np.argsort(ids)
     columns = order[np.minimum(np.searchsorted(ids, hits.ids, sorter=order), len(ids) - 1)]
     np.testing.assert_array_equal(ids[columns][there], hits.ids[there])
-    true = np.take_along_axis(aqs.aqs(q, codes, layout.books), columns, axis=1)
+    true = np.take_along_axis(scoring.aqs(q, codes, layout.books), columns, axis=1)
     assert (
         np.abs(true - hits.scores)[there] <= np.broadcast_to(tolerance, true.shape)[there]
     ).all()
@@ -161,7 +161,7 @@ def assert_parity(hits, q, codes, ids, layout, tolerance):
     true = assert_true_scores(hits, q, codes, ids, layout, tolerance)
     found = min(hits.ids.shape[1], len(codes))
     assert ((hits.ids >= 0).sum(axis=1) == found).all()
-    best = -np.sort(-aqs.aqs(q, codes, layout.books), axis=1)[:, :found]
+    best = -np.sort(-scoring.aqs(q, codes, layout.books), axis=1)[:, :found]
     assert (best - -np.sort(-true, axis=1)[:, :found] <= 2 * tolerance).all()
 
 
@@ -206,7 +206,7 @@ def test_codes_come_back_as_they_went_in_whatever_the_pieces(data, layout, n, se
     wanted = np.random.default_rng(seed).permutation(n)[: data.draw(st.integers(0, n))]
     np.testing.assert_array_equal(engine.codes(ids[wanted]), codes[wanted])
     np.testing.assert_array_equal(
-        engine.reconstruct(ids[wanted]), aqs.decode(codes[wanted], layout.books)
+        engine.reconstruct(ids[wanted]), scoring.decode(codes[wanted], layout.books)
     )
 
 
@@ -260,15 +260,15 @@ def test_a_file_gives_the_same_hits_and_grows_like_the_index(
 def test_plain_faiss_makes_the_same_bytes_from_decoded_vectors(layout, n, seed):
     # Ds = 1 has but two codewords that differ: FAISS encodes by the first of each.
     books = layout.books
-    codes = aqs.encode(aqs.decode(make_codes(books, n, seed), books), books)
+    codes = scoring.encode(scoring.decode(make_codes(books, n, seed), books), books)
     engine = make_engine(layout, codes)
     index = index_factory(books.D, str(layout), books)
     layers = layers_of(index)
     if layers.is_ivf:
         sample = make_codes(books, 64, 99)
-        set_centroids(index, make_centroids(aqs.decode(sample, books), layers.core.nlist))
+        set_centroids(index, make_centroids(scoring.decode(sample, books), layers.core.nlist))
         layers.core.nprobe = layers.core.nlist
-    vectors = aqs.decode(codes, books)
+    vectors = scoring.decode(codes, books)
     if n:  # FAISS crashes when it adds no vectors to FastScan
         index.add_with_ids(vectors, np.arange(n)) if layout.id_map else index.add(vectors)
     np.testing.assert_array_equal(faiss.serialize_index(index), faiss.serialize_index(engine.index))
@@ -295,5 +295,5 @@ def test_a_graph_finds_nearly_all_of_the_best(coarse, M, K):
     engine = make_engine(form, codes)
     q = np.random.default_rng(2).standard_normal((50, form.books.D), dtype=np.float32)
     hits = engine.search(q, 10)
-    best = -np.sort(-aqs.aqs(q, codes, form.books), axis=1)[:, 9:10]
+    best = -np.sort(-scoring.aqs(q, codes, form.books), axis=1)[:, 9:10]
     assert (hits.scores >= best - EXACT).mean() > 0.95

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import centroids_of, set_centroids
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -50,7 +50,7 @@ def make_queries(n, books, seed=2):
 BOOKS = make_codebooks()
 CODES = make_codes(N, BOOKS)
 QUERIES = make_queries(12, BOOKS)
-TRUE = aqs.aqs(QUERIES, CODES, BOOKS)
+TRUE = scoring.aqs(QUERIES, CODES, BOOKS)
 
 
 def keeps_ids(factory):
@@ -72,7 +72,7 @@ def build(factory, codes=CODES, books=BOOKS, **options):
 def rounding(factory, q=QUERIES, books=BOOKS):
     if "fs" not in factory or "Refine" in factory:
         return 1e-5
-    span = np.ptp(aqs.lookup_tables(q, books), axis=2).max()
+    span = np.ptp(scoring.lookup_tables(q, books), axis=2).max()
     return float(books.M / 2 * span / 255 + 1e-5)
 
 
@@ -132,7 +132,7 @@ def test_a_graph_finds_what_is_allowed_however_little_that_is(share):
     rows = np.random.default_rng(3).permutation(len(codes))[: int(share * len(codes))]
     hits = engine.search(QUERIES, 10, allowed=rows)
     assert np.isin(hits.ids[hits.ids >= 0], rows).all()
-    best = -np.sort(-aqs.aqs(QUERIES, codes[rows], BOOKS), axis=1)[:, :10]
+    best = -np.sort(-scoring.aqs(QUERIES, codes[rows], BOOKS), axis=1)[:, :10]
     assert (hits.scores[:, : best.shape[1]] >= best[:, -1:] - 1e-5).mean() > 0.95
 
 
@@ -195,7 +195,7 @@ def test_fast_scan_ranges_below_the_lowest_score_of_a_query_hold_everything(M, t
     codes, q = make_codes(300, books), make_queries(30, books)
     engine = FaissEngine.build(books, codes, factory=f"IVF4,MeCoQ{M}x4fs", nprobe=4)
     found = np.diff(engine.range_search(q, threshold).limits)
-    true, near = aqs.aqs(q, codes, books), rounding("fs", q, books)
+    true, near = scoring.aqs(q, codes, books), rounding("fs", q, books)
     assert (found >= (true > threshold + near).sum(axis=1)).all()
     assert (found <= (true > threshold - near).sum(axis=1)).all()
 
@@ -206,7 +206,7 @@ def test_fast_scan_ranges_are_right_where_scores_hardly_differ(threshold):
     books = Codebooks((c / np.linalg.norm(c, axis=-1, keepdims=True)).astype(np.float32))
     codes, q = make_codes(100, books), make_queries(20, books)
     engine = FaissEngine.build(books, codes, factory="IVF4,MeCoQ4x4fs", nprobe=4)
-    want = (aqs.aqs(q, codes, books) > threshold).sum(axis=1)
+    want = (scoring.aqs(q, codes, books) > threshold).sum(axis=1)
     np.testing.assert_array_equal(np.diff(engine.range_search(q, threshold).limits), want)
 
 
@@ -231,7 +231,7 @@ def test_a_range_among_allowed_items_holds_no_others(factory):
     for threshold in (-4.5, -0.1, 1.0):
         found = engine.range_search(q, threshold, allowed=ids[rows])
         assert np.isin(found.ids, ids[rows]).all()
-        true = aqs.aqs(q, CODES[rows], BOOKS)
+        true = scoring.aqs(q, CODES[rows], BOOKS)
         sizes = np.diff(found.limits)
         assert (sizes >= (true > threshold + tolerance).sum(axis=1)).all()
         assert (sizes <= (true > threshold - tolerance).sum(axis=1)).all()
@@ -311,7 +311,7 @@ def test_re_ranking_pads_what_is_missing_and_takes_zero_queries(factory, k_facto
     engine, ids = build(factory, codes), ids_of(factory, 9)
     q = np.concatenate([QUERIES[:2], np.zeros((1, BOOKS.D), np.float32)])
     hits = engine.search(q, 12, k_factor=k_factor)
-    assert_best_among(hits, np.arange(9), ids, aqs.aqs(q, codes, BOOKS), 1e-5)
+    assert_best_among(hits, np.arange(9), ids, scoring.aqs(q, codes, BOOKS), 1e-5)
     np.testing.assert_array_equal(hits.ids[2, :9], np.sort(ids))
 
 
@@ -332,7 +332,7 @@ def test_fast_scan_finds_even_the_items_that_no_item_could_score_below(factory, 
     codes, q = make_codes(200, books), make_queries(20, books)
     for k in (200, 250):
         hits = build(factory, codes, books).search(q, k)
-        true, near = aqs.aqs(q, codes, books), rounding(factory, q, books)
+        true, near = scoring.aqs(q, codes, books), rounding(factory, q, books)
         assert_best_among(hits, np.arange(200), ids_of(factory, 200), true, near)
         assert (hits.scores[:, :-1] >= hits.scores[:, 1:]).all()
 
@@ -367,7 +367,7 @@ def test_settings_are_for_one_call(factory, settings):
     after = engine.search(QUERIES, 10)
     np.testing.assert_array_equal(before.ids, after.ids)
     np.testing.assert_array_equal(before.scores, after.scores)
-    best = -np.sort(-aqs.aqs(QUERIES, codes, BOOKS), axis=1)[:, 9:10]
+    best = -np.sort(-scoring.aqs(QUERIES, codes, BOOKS), axis=1)[:, 9:10]
     assert (with_settings.scores >= best - 1e-5).mean() > 0.97
     assert with_settings.scores.sum() > before.scores.sum()
     assert with_filter.ids.max() < 2000
@@ -465,7 +465,7 @@ def test_every_accepted_block_size_can_be_searched(lists, block):
     factory = f"{lists}MeCoQ4x4fs_{block}"
     engine = build(factory)
     for q in (QUERIES, QUERIES[:1]):
-        true = aqs.aqs(q, CODES, BOOKS)
+        true = scoring.aqs(q, CODES, BOOKS)
         hits = engine.search(q, 10)
         assert_best_among(hits, np.arange(N), ids_of(factory), true, rounding(factory))
 
@@ -527,7 +527,7 @@ def test_lists_of_lists_take_all_items_though_some_are_empty(string, distinct):
     engine = FaissEngine.build(BOOKS, codes, factory=string, nprobe=16)
     engine.add(CODES)  # far from all lists
     everything = np.concatenate([codes, CODES])
-    true = aqs.aqs(QUERIES, everything, BOOKS)
+    true = scoring.aqs(QUERIES, everything, BOOKS)
     hits = engine.search(QUERIES, 10)
     assert_best_among(hits, np.arange(len(true[0])), np.arange(700), true, rounding(string))
 
@@ -571,7 +571,7 @@ def test_codes_of_an_item_that_is_not_held_are_refused(factory):
 def recall_of(engine, z, nprobe, k, codes):
     """By the true scores of the hits, ties included."""
     ids = engine.search(z, k, nprobe=nprobe).ids
-    true = aqs.aqs(z, codes, engine.codebooks)
+    true = scoring.aqs(z, codes, engine.codebooks)
     border = -np.sort(-true, axis=1)[:, k - 1 : k]
     found = np.where(ids < 0, -np.inf, np.take_along_axis(true, np.maximum(ids, 0), axis=1))
     return (found >= border - 1e-5).mean()
@@ -680,7 +680,7 @@ def test_an_exported_index_takes_raw_vectors_in_plain_faiss_and_scores_raw_aqs(
     assert (index.d, index.ntotal) == (width, N)
     x = np.random.default_rng(6).standard_normal((8, width), dtype=np.float32)
     z = x if takes == "embeddings" else PROJECTED.project(x)
-    decoded = aqs.decode(CODES, PROJECTED)
+    decoded = scoring.decode(CODES, PROJECTED)
     raw = z @ decoded.T
     scores, found = search_everything(index, x, 10)
     lengths = (z**2).sum(axis=1, keepdims=True)
@@ -717,7 +717,7 @@ def test_codes_survive_an_export_and_more_vectors_can_be_added(factory, tmp_path
         ):
             np.testing.assert_array_equal(got, want)
     index = faiss.read_index(str(tmp_path / "x.faiss"))
-    new = aqs.decode(CODES[:3], BOOKS)
+    new = scoring.decode(CODES[:3], BOOKS)
     index.add_with_ids(new, np.arange(3) + 10**6) if keeps_ids(factory) else index.add(new)
     assert index.ntotal == N + 3
 

@@ -6,12 +6,12 @@ from itertools import count
 import numpy as np
 import pytest
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.engines.base import available_engines, get_engine
 from mecoq_index.engines.numpy import NumpyEngine
-from mecoq_index.engines.stored import open_bundle, save_bundle
+from mecoq_index.engines.registry import available_engines, get_engine
 from mecoq_index.errors import ArtifactError, InvalidInputError
+from mecoq_index.index.stored import open_bundle, save_bundle
 
 SHAPES = [(1, 2, 3), (3, 8, 2), (4, 16, 2), (5, 16, 3), (8, 256, 4)]
 FACTORIES = ["MeCoQ", "MeCoQ,IDMap2", "IDMap,MeCoQ", "IVF4,MeCoQ", "IVF4,MeCoQ,IDMap2"]
@@ -80,7 +80,7 @@ def rounding(options, q, books):
     """How far a score may be off: FastScan rounds each of M tables to 8 bits, see its report."""
     if "fs" not in options.get("factory", ""):
         return 1e-5
-    tables = aqs.lookup_tables(q, books)
+    tables = scoring.lookup_tables(q, books)
     widest = (tables.max(axis=2) - tables.min(axis=2)).max()
     return float(books.M * widest / 255)
 
@@ -90,7 +90,7 @@ def assert_best(hits, q, codes, ids, books, tolerance):
 
     Items with equal codes tie, so ids are judged by their scores, not by their places.
     """
-    scores = aqs.aqs(q, codes, books)
+    scores = scoring.aqs(q, codes, books)
     k = hits.ids.shape[1]
     want = -np.sort(-scores, axis=1)[:, :k]
     found = min(k, len(codes))

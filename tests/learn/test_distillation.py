@@ -3,16 +3,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mecoq_index import aqs
+from mecoq_index import scoring
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.distillation import (
+from mecoq_index.learn.objective.distillation import (
     TEACHER_TEMPERATURE,
     RankingDistillation,
     straight_through,
 )
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.presets import for_distillation
 from mecoq_index.learn.quantizer import SoftQuantizer
 from mecoq_index.learn.run import TrainingRun
@@ -35,7 +35,7 @@ def vectors():
 
 def recall(books, x, k=10):
     """Share of the k nearest by cosine among the k best by AQS; the item itself left out."""
-    scores = aqs.aqs(books.project(x[:200]), aqs.encode(books.project(x), books), books)
+    scores = scoring.aqs(books.project(x[:200]), scoring.encode(books.project(x), books), books)
     exact = x[:200] @ x.T
     for s in (scores, exact):
         s[np.arange(200), np.arange(200)] = -np.inf

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from clusters import clustered_views
 
-from mecoq_index import aqs
+from mecoq_index import scoring
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn import neighbours
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.neighbours import draw_partners, neighbour_graph
 from mecoq_index.learn.trainer import train
 
@@ -119,7 +119,9 @@ def test_neighbours_alone_are_enough_to_learn_from():
     config = SMALL.replace(neighbours=5, neighbour_share=1.0, epochs=10, memory_size=0)
     books = train(source, config)
     z = books.project(views[0])
-    top = np.argsort(-aqs.aqs(z[:50], aqs.encode(z, books), books), axis=1, kind="stable")[:, :20]
+    top = np.argsort(-scoring.aqs(z[:50], scoring.encode(z, books), books), axis=1, kind="stable")[
+        :, :20
+    ]
     assert (label[top] == label[:50, None]).mean() > 0.9
 
 

@@ -3,7 +3,7 @@ import pytest
 import reference
 import torch
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.learn.quantizer import SignQuantizer, SoftQuantizer
 
@@ -66,7 +66,7 @@ def test_a_sharp_soft_code_is_the_hard_code_of_the_algebra():
     quantizer = _quantizer(M, K, Ds, alpha=1e4).float()
     z = np.random.default_rng(2).standard_normal((50, M * Ds), dtype=np.float32)
     books = Codebooks(quantizer.unit_codewords().detach().numpy())
-    codes = aqs.encode(z, books)
+    codes = scoring.encode(z, books)
     quantized = quantizer(torch.from_numpy(z))
     np.testing.assert_array_equal(quantized.soft_codes.argmax(-1), codes)
     np.testing.assert_array_equal(quantized.logits.argmax(-1), codes)
@@ -98,7 +98,7 @@ def test_aqs_over_signs_counts_equal_bits():
     codewords = SignQuantizer(8, alpha=1.0).unit_codewords().numpy()
     books = Codebooks(codewords)
     z = np.random.default_rng(0).standard_normal((30, 8), dtype=np.float32)
-    codes = aqs.encode(z, books)
+    codes = scoring.encode(z, books)
     np.testing.assert_array_equal(codes, z > 0)
     equal = (codes[:5, None] == codes[None]).sum(-1)
-    np.testing.assert_allclose(aqs.aqs(z[:5], codes, books), 2.0 * equal - 8, atol=1e-5)
+    np.testing.assert_allclose(scoring.aqs(z[:5], codes, books), 2.0 * equal - 8, atol=1e-5)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from clusters import clustered_views
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.run import TrainingRun
 from mecoq_index.learn.selection import EarlyStopping, HeldOut, view_agreement
 from mecoq_index.learn.trainer import train
@@ -35,9 +35,9 @@ def test_agreement_is_what_views_of_one_item_have_in_common_and_others_have_not(
     database = rng.standard_normal((600, 12), dtype=np.float32)
     first, second = noisy(rng)
     codebooks = books()
-    codes = aqs.encode(database, codebooks)
+    codes = scoring.encode(database, codebooks)
     found = [
-        np.argsort(-aqs.aqs(q, codes, codebooks), axis=1, kind="stable")[:, :12]
+        np.argsort(-scoring.aqs(q, codes, codebooks), axis=1, kind="stable")[:, :12]
         for q in (first, second)
     ]
     own, others = (

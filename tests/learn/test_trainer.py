@@ -5,13 +5,13 @@ import pytest
 import torch
 from clusters import clustered_views
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import ArtifactError, InvalidInputError, TrainingError
 from mecoq_index.learn import run
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.features import FeatureViews
 from mecoq_index.learn.run import TrainingRun
 from mecoq_index.learn.trainer import train
 
@@ -73,7 +73,7 @@ def test_learned_codes_find_items_of_the_same_cluster():
     views, label = clustered_views(n=300)
     books = train(FeatureViews(views), SMALL.replace(epochs=10, memory_size=0))
     z = books.project(views[0])
-    scores = aqs.aqs(z[:50], aqs.encode(z, books), books)
+    scores = scoring.aqs(z[:50], scoring.encode(z, books), books)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
     precision = (label[top] == label[:50, None]).mean()
     assert precision > 0.9
@@ -87,7 +87,7 @@ def test_learned_binary_codes_find_items_of_the_same_cluster(tmp_path):
     books = train(FeatureViews(views), config, out=tmp_path / "c.pt")
     assert (books.M, books.K, books.bits) == (16, 2, 16)
     z = books.project(views[0])
-    scores = aqs.aqs(z[:50], aqs.encode(z, books), books)
+    scores = scoring.aqs(z[:50], scoring.encode(z, books), books)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
     assert (label[top] == label[:50, None]).mean() > 0.9
     assert "quantization_error" not in _log(RunPaths(tmp_path / "c.pt"))[-1]
@@ -321,7 +321,7 @@ def test_the_exported_projection_and_codes_are_those_of_the_model(source, projec
         z = run.model.embed(torch.from_numpy(x))
         codes = run.model.quantizer(z).logits.argmax(-1)
     np.testing.assert_allclose(books.project(x), z, atol=1e-5)
-    np.testing.assert_array_equal(aqs.encode(books.project(x), books), codes)
+    np.testing.assert_array_equal(scoring.encode(books.project(x), books), codes)
 
 
 def test_dropout_is_that_of_the_settings(source):

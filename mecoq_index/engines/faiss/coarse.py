@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors, check_vectors
-from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
+from ...scoring import decode
 from .inject import import_faiss, layers_of, mark_trained
 
 _POINTS_PER_LIST = 256

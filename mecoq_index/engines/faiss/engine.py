@@ -9,10 +9,10 @@ import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, distinct_ids
 from ..._files import atomic_file, check_readable
-from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
-from ..base import Hits, RangeHits
+from ...scoring import decode
+from ..hits import Hits, RangeHits
 from .coarse import Step, train_coarse_quantizer
 from .factory import make_index, spec_of
 from .grammar import FactorySpec, parse

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes, Ids
-from ...aqs import decode
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
+from ...scoring import decode
 from .coarse import Step, assign_lists
 from .inject import Layers, bits_per_code, import_faiss
 from .layout import Lists, append_lists, append_table, behind, codes_in_blocks, pack, unpack

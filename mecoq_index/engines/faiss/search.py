@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Ids, Scores, Vectors, check_ids, check_vectors
-from ...aqs import aqs, block_normalize, lookup_tables
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from ..base import Hits, RangeHits
+from ...scoring import aqs, block_normalize, lookup_tables
+from ..hits import Hits, RangeHits
 from .grammar import FactorySpec
 from .inject import Layers, import_faiss
 from .items import codes_at, ids_in, item_ids, locate, names_of, plain_index

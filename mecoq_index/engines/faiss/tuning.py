@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Scores, Vectors, check_k, check_vectors
-from ...aqs import aqs, block_normalize
 from ...errors import InvalidInputError
-from ..base import Hits
+from ...scoring import aqs, block_normalize
+from ..hits import Hits
 from .engine import FaissEngine
 from .items import plain_index, read_items
 from .layout import pack

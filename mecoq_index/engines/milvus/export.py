@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..._arrays import Ids
-from ...names import Names
 from ..base import Engine
 from .bulk import Rows, rows_per_group, write_rows
 from .engine import MilvusEngine
@@ -17,6 +16,12 @@ from .profiles import get_profile
 from .schema import ID, Columns
 
 NAME = "name"
+
+
+class Names(Sized, Protocol):
+    """What items are called, by id; of length 0 for items without names."""
+
+    def __getitem__(self, id: int, /) -> str: ...
 
 
 def export_engine(

@@ -29,9 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes, Scores, Vectors, check_codes, check_vectors
-from ...aqs import block_normalize, decode, encode, lookup_tables
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
+from ...scoring import block_normalize, decode, encode, lookup_tables
 from .connection import Server
 from .profile import Profile, Queries, Values
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..._arrays import check_k
 from ...errors import InvalidInputError
-from ..base import Hits
+from ..hits import Hits
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors
-from ...aqs import aqs, decode
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from ..base import Hits
+from ...scoring import aqs, decode
+from ..hits import Hits
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 from .searching import search

@@ -12,7 +12,7 @@ import pytest
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus import batches, bulk, schema
 from mecoq_index.engines.milvus.bulk import (
@@ -25,7 +25,7 @@ from mecoq_index.engines.milvus.export import export_engine
 from mecoq_index.engines.milvus.profiles import Hamming, get_profile
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import InvalidInputError, MissingDependencyError
-from mecoq_index.names import Names
+from mecoq_index.index.names import Names
 
 needs_pymilvus = pytest.mark.skipif(not find_spec("pymilvus"), reason="pymilvus is not installed")
 # pymilvus itself looks for all of them before it lets its bulk writer be imported.
@@ -393,7 +393,7 @@ def test_a_server_imports_the_files_and_ranks_by_aqs(name, milvus_server, tmp_pa
         if name == "exact":
             q = np.random.default_rng(4).standard_normal((5, 12), dtype=np.float32)
             hits = client.search(collection, profile.queries(q).values, limit=20)
-            scores = aqs.aqs(q, CODES, BOOKS)
+            scores = scoring.aqs(q, CODES, BOOKS)
             row_of = {int(i): row for row, i in enumerate(IDS)}
             for query, found in enumerate(hits):
                 np.testing.assert_allclose(

@@ -8,15 +8,15 @@ import pytest
 pytest.importorskip("pymilvus")
 faiss = pytest.importorskip("faiss")
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus import collection as collection_module
 from mecoq_index.engines.milvus import searching
 from mecoq_index.engines.milvus.connection import connect
 from mecoq_index.engines.milvus.engine import MilvusEngine, MilvusHamming
 from mecoq_index.engines.numpy import NumpyEngine
-from mecoq_index.engines.stored import open_bundle, save_bundle
 from mecoq_index.errors import ArtifactError, InvalidInputError, ServerError
+from mecoq_index.index.stored import open_bundle, save_bundle
 
 N = 2000
 RNG = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def assert_reference(hits, k, rows=None, tolerance=1e-5, queries=QUERIES):
     rows = np.arange(N) if rows is None else np.flatnonzero(rows)
     want = NumpyEngine.build(BOOKS, CODES[rows], IDS[rows]).search(queries, k)
     np.testing.assert_allclose(hits.scores, want.scores, atol=tolerance)
-    truth = aqs.aqs(queries, CODES, BOOKS)
+    truth = scoring.aqs(queries, CODES, BOOKS)
     row_of = {int(i): row for row, i in enumerate(IDS)}
     for query, found in enumerate(hits.ids):
         found = found[found >= 0]
@@ -116,10 +116,10 @@ def test_compact_on_a_server_finds_the_codewords_again(server):
     report = engine.verify(expected_rows=N)
     assert report.ok, report
     hits = engine.search(QUERIES, 100)
-    truth = np.sort(aqs.aqs(QUERIES, CODES, BOOKS), axis=1)[:, ::-1]
+    truth = np.sort(scoring.aqs(QUERIES, CODES, BOOKS), axis=1)[:, ::-1]
     row_of = {int(i): row for row, i in enumerate(IDS)}
     rows = np.vectorize(row_of.get)(hits.ids)
-    found = np.take_along_axis(aqs.aqs(QUERIES, CODES, BOOKS), rows, axis=1)
+    found = np.take_along_axis(scoring.aqs(QUERIES, CODES, BOOKS), rows, axis=1)
     assert (found >= truth[:, 99:100] - 1e-5).mean() > 0.97
     assert engine.collection.index_state()["index_type"] == "IVF_PQ"
 
@@ -143,7 +143,7 @@ def test_graph_returns_true_scores_and_nearly_all(milvus):
     hits = engine.search(QUERIES, 10, ef=400)
     row_of = {int(i): row for row, i in enumerate(IDS)}
     rows = np.vectorize(row_of.get)(hits.ids)
-    truth = aqs.aqs(QUERIES, CODES, BOOKS)
+    truth = scoring.aqs(QUERIES, CODES, BOOKS)
     np.testing.assert_allclose(np.take_along_axis(truth, rows, axis=1), hits.scores, atol=1e-5)
     best = np.sort(truth, axis=1)[:, -10:-9]
     assert (hits.scores >= best - 1e-5).mean() > 0.9

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("pymilvus")
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus.connection import Server
 from mecoq_index.engines.milvus.profiles import PROFILES, Compact, Exact, Hamming, get_profile
@@ -46,7 +46,7 @@ def test_inner_products_of_what_is_stored_are_aqs(name, K):
         assert values.min() > 0, "Milvus drops entries of 0"
         assert set(np.unique(documents)) <= {0, 1}
     got = profile.scores(values @ np.asarray(documents).T, queries.offset)
-    np.testing.assert_allclose(got, aqs.aqs(q, codes, books), atol=2e-6)
+    np.testing.assert_allclose(got, scoring.aqs(q, codes, books), atol=2e-6)
     np.testing.assert_array_equal(profile.codes(profile.documents(codes)), codes)
     assert profile.are_codes(profile.documents(codes)).all()
 
@@ -78,7 +78,7 @@ def test_float16_is_stored_at_half_the_size_and_read_back():
     assert profile.are_codes(stored).all()
     q = np.random.default_rng(2).standard_normal((3, books.D), dtype=np.float32)
     scores = profile.queries(q).values.astype(np.float32) @ stored.astype(np.float32).T
-    np.testing.assert_allclose(scores, aqs.aqs(q, codes, books), atol=4e-3)
+    np.testing.assert_allclose(scores, scoring.aqs(q, codes, books), atol=4e-3)
     for server in (LITE, Server(is_lite=False, version=(2, 3, 5))):
         with pytest.raises(InvalidInputError, match=r"float16 needs a Milvus server of 2\.4 or"):
             profile.check_server(server)

@@ -5,7 +5,7 @@ import pytest
 
 pymilvus = pytest.importorskip("pymilvus")
 
-from mecoq_index import aqs
+from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus.connection import connect
 from mecoq_index.engines.milvus.engine import MilvusEngine
@@ -47,7 +47,7 @@ def test_missing_rows_are_counted(lite_uri, collection_name, books):
 
 def test_embeddings_that_were_not_decoded_are_found(lite_uri, collection_name, books):
     engine = build(lite_uri, books, collection_name)
-    x = aqs.decode(CODES[:100], books) + np.float32(0.1)
+    x = scoring.decode(CODES[:100], books) + np.float32(0.1)
     rows = [{"id": i, "vector": v} for i, v in enumerate(x)]
     engine.collection.connection.call("upsert", collection_name, rows)
     report = engine.verify(rows=N)

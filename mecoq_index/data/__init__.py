@@ -1,0 +1,1 @@
+"""Where items come from: vectors, tables, images, views, and the protocols of data sets."""

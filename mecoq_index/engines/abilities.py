@@ -1,0 +1,141 @@
+"""What some engines can do and others cannot, as protocols that code above them asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from .._arrays import Codes, Vectors
+from .._progress import Progress, silent
+from ..codebooks import Codebooks
+from .base import Columns, Engine
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found: ``value`` of the option ``setting`` reaches ``recall``.
+
+    Attributes:
+        setting: Name of the option.
+        value: The least value that reaches the recall asked for.
+        recall: What it reaches.
+        curve: All pairs (value, recall) that were measured, ascending.
+    """
+
+    setting: str
+    value: int
+    recall: float
+    curve: tuple[tuple[int, float], ...]
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """An engine with a setting that trades speed for recall."""
+
+    def tune(self, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
+        """Find the least value that reaches a recall for raw queries (nq, D); changes nothing.
+
+        Raises:
+            InvalidInputError: If the engine, as it was built, has no such setting.
+        """
+        ...
+
+    def set_default(self, setting: str, value: int) -> None:
+        """Make a value the one that searches use unless told otherwise."""
+        ...
+
+
+@runtime_checkable
+class Attachable(Protocol):
+    """An engine whose items may be elsewhere, at an address."""
+
+    @classmethod
+    def accepts(cls, address: str) -> bool:
+        """Whether an address is one of this engine's; decided by its form alone."""
+        ...
+
+    @classmethod
+    def attach(cls, codebooks: Codebooks | None, address: str, **options: Any) -> Engine:
+        """The engine at an address, with its options of the stage ``open``.
+
+        Args:
+            codebooks: The codebooks of the items; None where the address itself holds them.
+            address: For instance ``http://host:19530/photos``.
+            options: By keyword.
+
+        Raises:
+            InvalidInputError: If nothing is there, it belongs to other codebooks, or codebooks
+                are needed.
+            ServerError: If the server is out of reach, refuses, or fails.
+        """
+        ...
+
+
+@runtime_checkable
+class Verifiable(Protocol):
+    """An engine that can be compared with the reference as it stands."""
+
+    def verify(self, *, expected_rows: int | None = None) -> Verification:
+        """Compare what is held and returned with exact AQS."""
+        ...
+
+
+class Verification(Protocol):
+    """What a comparison found; ``str()`` of it is one sentence for people."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it should be."""
+        ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """An engine that can hand items over to programs that do not use this package."""
+
+    @classmethod
+    def export(
+        cls,
+        out: Path,
+        codebooks: Codebooks,
+        source: Engine | None,
+        columns: Columns,
+        *,
+        on_progress: Progress = silent,
+        **options: Any,
+    ) -> Mapping[str, Any]:
+        """Write files for the engine's own library.
+
+        Args:
+            out: What to write.
+            codebooks: The codebooks.
+            source: The engine whose items go out, of any kind; None for none.
+            columns: Names (as ``name``) and columns of the items, in the order of ascending ids.
+            on_progress: Told how far the work has come.
+            options: By keyword.
+
+        Returns:
+            Plain values that say what was written.
+        """
+        ...
+
+
+@runtime_checkable
+class Benchable(Protocol):
+    """An engine that is measured in more than one way, or beside others at the same place."""
+
+    @classmethod
+    def bench_variants(cls, codebooks: Codebooks, **options: Any) -> Mapping[str, Variant]:
+        """What to measure, by the name of the row, with its options of the stage ``bench``."""
+        ...
+
+
+class Variant(Protocol):
+    """Makes an engine for as long as it is measured."""
+
+    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
+        """The engine with these codes; what was made for it is gone afterwards."""
+        ...

@@ -1,0 +1,1 @@
+"""An index on disk: building, opening, changing and merging it."""

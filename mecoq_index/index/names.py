@@ -1,0 +1,344 @@
+"""What items are called, by id, in three arrays: a hundred million names without as many objects.
+
+The names lie one after the other in one array of bytes, in the order of their ids. The way back
+from a name to its id is an array of 64-bit hashes, made when it is first needed; the bytes decide
+whether two names are the same, hashes only where to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arrays import Ids, check_ids
+from .._files import UNREADABLE, check_readable, first_line
+from ..errors import ArtifactError, InvalidInputError
+
+Text = npt.NDArray[np.uint8]  # (bytes,)
+Offsets = npt.NDArray[np.int64]  # (n + 1,)
+Rows = npt.NDArray[np.int64]  # (rows,) places in the arrays of names
+Hashes = npt.NDArray[np.uint64]  # (n,)
+
+# Names handled at a time: temporary arrays take some ten times the bytes of these.
+_BLOCK = 1 << 16
+# Odd, so that multiplying by it loses nothing; its bits are those of the golden ratio.
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Distinct names of n items. Make them with `from_strings` or `load`.
+
+    Names are kept as UTF-8; what is no UTF-8 in a file name, and a lone surrogate in its string,
+    comes back as it went in. The arrays are held, not copied, and become read-only.
+
+    Attributes:
+        ids: int64, shape (n,), ascending, none below 0.
+        offsets: int64, shape (n + 1,). The name of ``ids[i]`` is the bytes
+            ``text[offsets[i]:offsets[i + 1]]``.
+        text: uint8, shape (offsets[n],).
+
+    Raises:
+        InvalidInputError: If the arrays do not fit together. That two names are the same is
+            noticed when they are first looked for by name.
+
+    Example:
+        >>> names = Names.from_strings(["cat.jpg", "dog.jpg", "über.jpg"])
+        >>> names[2], names.ids_of(["dog.jpg", "cat.jpg"])
+        ('über.jpg', array([1, 0]))
+    """
+
+    ids: Ids
+    offsets: Offsets
+    text: Text
+
+    def __post_init__(self) -> None:
+        _check_array("ids", self.ids, np.int64)
+        _check_array("offsets", self.offsets, np.int64)
+        _check_array("text", self.text, np.uint8)
+        if (self.ids[:1] < 0).any() or (np.diff(self.ids) <= 0).any():
+            raise InvalidInputError(
+                "ids must ascend from 0 or more, but they do not. Use Names.from_strings."
+            )
+        if len(self.offsets) != len(self.ids) + 1:
+            raise InvalidInputError(
+                f"offsets must be one more than ids, {len(self.ids) + 1}, got {len(self.offsets)}."
+            )
+        ends = int(self.offsets[0]), int(self.offsets[-1])
+        if ends != (0, len(self.text)) or (np.diff(self.offsets) < 0).any():
+            raise InvalidInputError(
+                f"offsets must ascend from 0 to the {len(self.text)} bytes of text, but they do "
+                f"not: they go from {ends[0]} to {ends[1]}."
+            )
+        for array in (self.ids, self.offsets, self.text):
+            array.flags.writeable = False
+
+    @classmethod
+    def from_strings(cls, names: Sequence[str], ids: Ids | None = None) -> Names:
+        """Names of the items ``ids`` (n,), in any order; of 0..n-1 if there are none given.
+
+        Raises:
+            InvalidInputError: If a name is no string or occurs twice, or ids are malformed.
+        """
+        offsets, text = _encode(names)
+        n = len(offsets) - 1
+        if ids is None:
+            made = cls(np.arange(n, dtype=np.int64), offsets, text)
+        else:
+            made = _sorted(np.array(check_ids(ids, n)), offsets, text)
+        _ = made._index  # refuses equal names
+        return made
+
+    @classmethod
+    def load(cls, path: str | Path) -> Names:
+        """Read what `save` wrote.
+
+        All bytes are a name, as in a file system, so no encoding can be wrong.
+
+        Raises:
+            ArtifactError: If the file is missing, damaged, or holds no names.
+        """
+        path = check_readable(Path(path))
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+                return cls(archive["ids"], archive["offsets"], archive["text"])
+        except InvalidInputError as exc:
+            raise ArtifactError(f"{path} is damaged: {exc}") from exc
+        except UNREADABLE as exc:
+            raise ArtifactError(f"{path} is no readable file of names: {first_line(exc)}") from exc
+
+    def save(self, path: str | Path) -> None:
+        """Write an uncompressed ``.npz`` under exactly this name; equal names give equal bytes."""
+        # Given a path instead of a stream, NumPy would append a suffix to it.
+        with Path(path).open("wb") as stream:
+            np.savez(stream, ids=self.ids, offsets=self.offsets, text=self.text)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, id: int) -> str:
+        """The name of one item.
+
+        Raises:
+            InvalidInputError: If no item has this id.
+        """
+        row = int(np.searchsorted(self.ids, id))
+        if row == len(self) or self.ids[row] != id:
+            raise InvalidInputError(f"id must be one of the {len(self)} with a name, got {id}.")
+        return self._name(row)
+
+    def __iter__(self) -> Iterator[str]:
+        """All names in the order of their ids."""
+        for at in range(0, len(self), _BLOCK):
+            bounds = self.offsets[at : at + _BLOCK + 1].tolist()
+            block = self.text[bounds[0] : bounds[-1]].tobytes()
+            for start, stop in pairwise(bounds):
+                yield _decode(block[start - bounds[0] : stop - bounds[0]])
+
+    def ids_of(self, names: Sequence[str]) -> Ids:
+        """The ids of items with these names, in the order of ``names``, which may repeat.
+
+        Raises:
+            InvalidInputError: If a name is no string, or no item is called so.
+        """
+        rows = self._find(*_encode(names))
+        if len(unknown := np.flatnonzero(rows < 0)):
+            raise InvalidInputError(
+                f"names must be known, but {len(unknown)} of {len(names)} are not, the first of "
+                f"them {names[int(unknown[0])]!r}."
+            )
+        return self.ids[rows]
+
+    def added(self, other: Names) -> Names:
+        """These names and those of ``other``.
+
+        Raises:
+            InvalidInputError: If the two have an id or a name in common.
+        """
+        small, large = sorted((self, other), key=len)
+        if len(shared := large._rows_of(small.ids)):
+            raise InvalidInputError(
+                f"ids must be new, but {len(shared)} have a name already, for instance "
+                f"{large.ids[shared[0]]}."
+            )
+        # Only the smaller one needs to be sorted by hash.
+        found = small._find(large.offsets, large.text)
+        if len(known := np.flatnonzero(found >= 0)):
+            raise InvalidInputError(
+                f"names must be new, but {len(known)} are taken already, for instance "
+                f"{large._name(int(known[0]))!r}."
+            )
+        ids = np.concatenate([self.ids, other.ids])
+        offsets = np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]])
+        return _sorted(ids, offsets, np.concatenate([self.text, other.text]))
+
+    def without(self, ids: Ids) -> Names:
+        """These names but those of ``ids``; an id without a name is no error, as in an engine.
+
+        Raises:
+            InvalidInputError: If ``ids`` are malformed.
+        """
+        staying = np.ones(len(self), np.bool_)
+        staying[self._rows_of(check_ids(ids, np.size(ids)))] = False
+        rows = np.flatnonzero(staying)
+        return Names(self.ids[rows], *_take(self.offsets, self.text, rows))
+
+    def _rows_of(self, ids: Ids) -> Rows:
+        """The rows of those ``ids`` that have a name."""
+        rows = np.searchsorted(self.ids, ids)
+        inside = rows < len(self)
+        rows, ids = rows[inside], ids[inside]
+        return cast(Rows, rows[self.ids[rows] == ids])
+
+    def _name(self, row: int) -> str:
+        return _decode(self.text[self.offsets[row] : self.offsets[row + 1]].tobytes())
+
+    @cached_property
+    def _index(self) -> tuple[Hashes, Rows]:
+        """The hashes of all names in ascending order, and the rows that have them.
+
+        Raises:
+            InvalidInputError: If two names are the same.
+        """
+        hashes = _hash(self.offsets, self.text)
+        rows = np.argsort(hashes, kind="stable")
+        hashes = hashes[rows]
+        alike = hashes[1:] == hashes[:-1]
+        # Names with one hash are equal ones, or a few that meet by chance.
+        seen: set[bytes] = set()
+        for place in np.flatnonzero(np.append(alike, False) | np.insert(alike, 0, False)):
+            row = int(rows[place])
+            name = self.text[self.offsets[row] : self.offsets[row + 1]].tobytes()
+            if name in seen:
+                raise InvalidInputError(
+                    f"names must be distinct, but {_decode(name)!r} occurs more than once."
+                )
+            seen.add(name)
+        return hashes, rows
+
+    def _find(self, offsets: Offsets, text: Text) -> Rows:
+        """The row of each name in ``text``, or -1."""
+        hashes, rows = self._index
+        found = np.full(len(offsets) - 1, -1, np.int64)
+        for at in range(0, len(found), _BLOCK):
+            bounds = offsets[at : at + _BLOCK + 1]
+            wanted = _hash(bounds, text)
+            places = np.searchsorted(hashes, wanted)
+            asking = np.arange(len(wanted))
+            while True:
+                # Next place with the hash asked for; one step for nearly all of them.
+                asking = asking[places[asking] < len(hashes)]
+                asking = asking[hashes[places[asking]] == wanted[asking]]
+                if not len(asking):
+                    break
+                candidates = rows[places[asking]]
+                same = self._equal(candidates, asking, bounds, text)
+                found[at + asking[same]] = candidates[same]
+                asking = asking[~same]
+                places[asking] += 1
+        return found
+
+    def _equal(
+        self,
+        mine: Rows,
+        theirs: Rows,
+        offsets: Offsets,
+        text: Text,
+    ) -> npt.NDArray[np.bool_]:
+        """Whether my names in rows ``mine`` are those of ``text`` in rows ``theirs``."""
+        lengths = self.offsets[mine + 1] - self.offsets[mine]
+        same = lengths == offsets[theirs + 1] - offsets[theirs]
+        bounds, left = _take(self.offsets, self.text, mine[same])
+        _, right = _take(offsets, text, theirs[same])
+        differences = np.cumsum(np.append(0, left != right))
+        same[same] = differences[bounds[1:]] == differences[bounds[:-1]]
+        return cast(npt.NDArray[np.bool_], same)
+
+
+def _check_array(name: str, array: object, dtype: type[np.generic]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
+        raise InvalidInputError(
+            f"{name} must be an array of {dtype.__name__} with one axis, got {got}. "
+            "Use Names.from_strings."
+        )
+
+
+def _decode(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _encode(names: Sequence[str]) -> tuple[Offsets, Text]:
+    if isinstance(names, str):
+        raise InvalidInputError(f"names must be a sequence of strings, got one: {names!r}.")
+    offsets = np.zeros(len(names) + 1, np.int64)
+    blocks = []
+    for at in range(0, len(names), _BLOCK):
+        encoded = [_encode_name(name) for name in names[at : at + _BLOCK]]
+        offsets[at + 1 : at + 1 + len(encoded)] = [len(name) for name in encoded]
+        blocks.append(b"".join(encoded))
+    return np.cumsum(offsets), np.frombuffer(b"".join(blocks), np.uint8)
+
+
+def _encode_name(name: object) -> bytes:
+    if not isinstance(name, str):
+        raise InvalidInputError(f"names must be strings, got {type(name).__name__}.")
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(f"names must be text that UTF-8 can hold, got {name!r}.") from exc
+
+
+def _sorted(ids: Ids, offsets: Offsets, text: Text) -> Names:
+    if (np.diff(ids) < 0).any():
+        rows = np.argsort(ids, kind="stable")
+        ids, (offsets, text) = ids[rows], _take(offsets, text, rows)
+    return Names(ids, offsets, text)
+
+
+def _take(offsets: Offsets, text: Text, rows: Rows) -> tuple[Offsets, Text]:
+    """The names in these rows, one after the other."""
+    starts = offsets[rows]
+    lengths = offsets[rows + 1] - starts
+    bounds = np.cumsum(np.append(np.int64(0), lengths))
+    taken = np.empty(bounds[-1], np.uint8)
+    for at in range(0, len(rows), _BLOCK):
+        block = slice(at, at + _BLOCK)
+        here = bounds[at : at + _BLOCK + 1]
+        # How far each byte moves is the same for all bytes of a name.
+        moves = np.repeat(starts[block] - here[:-1], lengths[block])
+        taken[here[0] : here[-1]] = text[np.arange(here[0], here[-1]) + moves]
+    return bounds, taken
+
+
+def _hash(offsets: Offsets, text: Text) -> Hashes:
+    """A 64-bit hash of each name, the same on every machine."""
+    hashes = np.empty(len(offsets) - 1, np.uint64)
+    for at in range(0, len(hashes), _BLOCK):
+        hashes[at : at + _BLOCK] = _hash_block(offsets[at : at + _BLOCK + 1], text)
+    return hashes
+
+
+def _hash_block(offsets: Offsets, text: Text) -> Hashes:
+    starts, lengths = offsets[:-1] - offsets[0], np.diff(offsets)
+    # The 8 bytes from every position on, as one word; zeros follow the last name.
+    padded = np.append(text[offsets[0] : offsets[-1]], np.zeros(7, np.uint8))
+    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
+    hashes = lengths.astype(np.uint64)
+    rows, at = np.flatnonzero(lengths), 0
+    while len(rows):
+        left = lengths[rows] - at
+        word = words[starts[rows] + at]
+        ending = left < 8  # the bytes after these belong to the next name
+        word[ending] &= (np.uint64(1) << (8 * left[ending]).astype(np.uint64)) - np.uint64(1)
+        mixed = (hashes[rows] ^ word) * _MULTIPLIER
+        hashes[rows] = mixed ^ (mixed >> np.uint64(29))
+        rows, at = rows[left > 8], at + 8
+    return hashes

@@ -1,0 +1,135 @@
+"""Engines to and from bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engines.base import Engine
+from ..engines.registry import get_engine
+from ..errors import ArtifactError, InvalidInputError
+from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
+from .names import Names
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place that a bundle could not be written to, before any work is done for it.
+
+    Raises:
+        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
+    """
+    if not path.parent.is_dir():
+        raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
+    if path.exists():
+        if not overwrite:
+            raise InvalidInputError(
+                f"{path} exists already. Choose another name, or allow replacing it with "
+                "--overwrite."
+            )
+        check_replaceable(path)
+
+
+def save_bundle(
+    engine: Engine,
+    path: str | Path,
+    *,
+    names: Sequence[str] | Names = (),
+    overwrite: bool = False,
+    description: Mapping[str, Any] | None = None,
+    on_written: Callable[[str], None] | None = None,
+) -> None:
+    """Write an engine's index with its codebooks to a folder.
+
+    Args:
+        engine: The engine.
+        path: The folder to make.
+        names: What each item is called: by id, or in the order of the ids 0..n-1; empty for items
+            without names.
+        overwrite: Whether an existing bundle may be replaced.
+        description: Plain values for the manifest, beside what the engine says of itself.
+        on_written: Told the manifest's checksum when everything but the manifest is on disk.
+
+    Raises:
+        InvalidInputError: If the folder exists and must not be replaced, or there are names but
+            not one for each id.
+        ArtifactError: If another program keeps writing it.
+    """
+    content = _content(engine, names, description)
+    write_bundle(path, content, overwrite=overwrite, on_written=on_written)
+
+
+def save_changes(engine: Engine, bundle: Bundle, names: Names) -> None:
+    """Write an engine that was opened from a bundle, and changed, back to it.
+
+    Raises:
+        ArtifactError: If somebody else has changed the bundle since it was opened.
+        InvalidInputError: If there are names but not one for each id.
+    """
+    update_bundle(bundle, _content(engine, names, None))
+
+
+def _content(
+    engine: Engine, names: Sequence[str] | Names, description: Mapping[str, Any] | None
+) -> Content:
+    if not isinstance(names, Names):
+        names = Names.from_strings(names)
+    if len(names) not in (0, len(engine)):
+        raise InvalidInputError(
+            f"names must be one an item, {len(engine)} in all, got {len(names)}."
+        )
+    if len(names) and not np.array_equal(np.sort(engine.ids()), names.ids):
+        raise InvalidInputError(
+            f"names are kept by id, but those given are for the ids {names.ids[0]}.."
+            f"{names.ids[-1]}, and the engine holds others. Give Names.from_strings(names, ids)."
+        )
+    return Content(
+        engine=engine.name,
+        index_file=engine.file_name,
+        save_index=engine.save,
+        codebooks=engine.codebooks,
+        description={**engine.describe(), **(description or {})},
+        names=names,
+    )
+
+
+def check_holds_items(path: Path) -> None:
+    """Refuse a bundle whose items are not in it.
+
+    Raises:
+        ArtifactError: If the folder is no bundle.
+        InvalidInputError: If the bundle points to a collection of Milvus.
+    """
+    manifest = Bundle.read_manifest(path)
+    if manifest["engine"] == "milvus":
+        where = manifest["description"]
+        raise InvalidInputError(
+            f"{path} must hold its items to be changed or merged, but they are in collection "
+            f"{where.get('collection')!r} at {where.get('uri')}, to which it points. Add to that "
+            "and remove from it by mecoq_index.open_bundle(path)[0]."
+        )
+
+
+def open_bundle(path: str | Path, **options: Any) -> tuple[Engine, Bundle]:
+    """The engine in a folder that `save_bundle` wrote, and the folder's other content.
+
+    Args:
+        path: The folder.
+        options: What the engine takes, by keyword, to be opened; ``token`` for ``milvus``.
+
+    Raises:
+        ArtifactError: If the folder is no bundle, damaged, or of a newer version.
+        InvalidInputError: If it was written by an engine that is not installed.
+        ServerError: If it points to a server that is out of reach, refuses, or fails.
+    """
+    while True:
+        bundle = Bundle.open(path)
+        try:
+            engine = get_engine(bundle.engine)
+            return engine.open(bundle.index_path, bundle.codebooks, **options), bundle
+        except (ArtifactError, FileNotFoundError) as exc:
+            # A writer may have replaced the file after the others were read here.
+            if bundle.is_current():
+                raise ArtifactError(str(exc)) from exc

@@ -1,0 +1,1 @@
+"""What a training run minimizes: contrast, or the distillation of a float ranking."""

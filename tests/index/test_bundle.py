@@ -1,0 +1,189 @@
+import json
+
+import numpy as np
+import pytest
+
+from mecoq_index.codebooks import Codebooks
+from mecoq_index.engines.numpy import NumpyEngine
+from mecoq_index.errors import ArtifactError, InvalidInputError
+from mecoq_index.index.bundle import Bundle, _checksum
+from mecoq_index.index.stored import open_bundle, save_bundle
+
+
+def make_codebooks(seed=0):
+    c = np.random.default_rng(seed).standard_normal((2, 4, 3))
+    return Codebooks((c / np.linalg.norm(c, axis=-1, keepdims=True)).astype(np.float32))
+
+
+@pytest.fixture
+def engine():
+    return NumpyEngine.build(make_codebooks(), np.array([[0, 1], [2, 3]], np.uint8))
+
+
+@pytest.fixture
+def path(engine, tmp_path):
+    save_bundle(engine, tmp_path / "x.mecoq", names=["a.jpg", "ü.jpg"])
+    return tmp_path / "x.mecoq"
+
+
+def test_a_bundle_holds_all_that_a_search_needs(path):
+    assert sorted(p.name for p in path.iterdir()) == [
+        "codebooks.pt",
+        "codes.npz",
+        "manifest.json",
+        "names.npz",
+    ]
+    bundle = Bundle.open(path)
+    assert list(bundle.names) == ["a.jpg", "ü.jpg"]
+    assert bundle.codebooks.fingerprint == make_codebooks().fingerprint
+    assert bundle.manifest["description"]["items"] == 2
+    assert bundle.manifest["versions"]["numpy"] == np.__version__
+
+
+def test_plain_faiss_reads_the_index_file(tmp_path):
+    faiss = pytest.importorskip("faiss")
+    from mecoq_index.engines.faiss.engine import FaissEngine
+
+    books = make_codebooks()
+    save_bundle(FaissEngine.build(books, np.zeros((5, 2), np.uint8)), tmp_path / "x.mecoq")
+    assert faiss.read_index(str(tmp_path / "x.mecoq" / "index.faiss")).ntotal == 5
+
+
+@pytest.mark.parametrize("name", ["codes.npz", "codebooks.pt", "names.npz"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
+def test_a_damaged_file_is_refused_by_name(path, name, damage):
+    file = path / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    elif damage == "truncate":
+        del content[-3:]
+    elif damage == "empty":
+        content.clear()
+    file.write_bytes(content)
+    if damage == "remove":
+        file.unlink()
+    with pytest.raises(ArtifactError, match=rf"{name} (is damaged|is empty|does not exist)"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"version": 99}, "has format version 99, but this release reads up to 2"),
+        ({"format": "other"}, "is no bundle of mecoq-index"),
+        ({"files": {}}, "is damaged: a part of it is missing"),
+        ({"files": []}, "is damaged: a part of it is missing"),
+        (
+            {"files": {"codes.npz": 1, "codebooks.pt": 1}},
+            "is damaged: a part of it is missing",
+        ),
+        ({"index_file": ["codes.npz"]}, "is damaged: a part of it is missing"),
+        ({"engine": 1}, "is damaged: a part of it is missing"),
+        ({"index_file": "../secret"}, "is damaged: a part of it is missing"),
+        ({"fingerprint": "0"}, "built with other codebooks than the ones inside it"),
+    ],
+)
+def test_a_foreign_or_newer_manifest_is_refused(path, change, message):
+    manifest = json.loads((path / "manifest.json").read_text()) | change
+    # Signed anew, so that it is not the checksum that is noticed.
+    (path / "manifest.json").write_text(json.dumps(manifest | {"checksum": _checksum(manifest)}))
+    with pytest.raises(ArtifactError, match=message):
+        Bundle.open(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_manifest_that_is_no_json_object_is_refused(path, text):
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"manifest.json is damaged|is no bundle of mecoq"):
+        Bundle.open(path)
+
+
+def test_other_folders_are_no_bundles(tmp_path):
+    with pytest.raises(ArtifactError, match=r"has no manifest.json"):
+        Bundle.open(tmp_path)
+    with pytest.raises(ArtifactError, match="must be the folder that build wrote"):
+        Bundle.open(tmp_path / "missing")
+
+
+def test_other_codebooks_are_refused(path):
+    bundle = Bundle.open(path)
+    bundle.check_codebooks(make_codebooks())
+    with pytest.raises(ArtifactError, match="was built with other codebooks"):
+        bundle.check_codebooks(make_codebooks(seed=1))
+
+
+def test_an_existing_bundle_is_replaced_only_when_told(engine, path):
+    with pytest.raises(InvalidInputError, match=r"x\.mecoq exists already"):
+        save_bundle(engine, path)
+    engine.add(np.zeros((1, 2), np.uint8))
+    save_bundle(engine, path, overwrite=True)
+    assert len(open_bundle(path)[0]) == 3
+    assert [p.name for p in path.parent.iterdir()] == ["x.mecoq"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_overwritten(engine, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("precious")
+    with pytest.raises(
+        InvalidInputError, match="exists and is no bundle, so it is not overwritten"
+    ):
+        save_bundle(engine, tmp_path / "photos", overwrite=True)
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "precious"
+
+
+def test_a_failing_save_leaves_nothing_behind(engine, path, monkeypatch):
+    def fail(path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(engine, "save", fail)
+    for target, overwrite in ((path, True), (path.with_name("new.mecoq"), False)):
+        with pytest.raises(OSError, match="disk full"):
+            save_bundle(engine, target, overwrite=overwrite)
+    assert [p.name for p in path.parent.iterdir()] == ["x.mecoq"]
+    assert len(open_bundle(path)[0]) == 2
+
+
+def test_names_must_be_one_an_item(engine, tmp_path):
+    with pytest.raises(InvalidInputError, match="names must be one an item, 2 in all, got 1"):
+        save_bundle(engine, tmp_path / "y.mecoq", names=["a"])
+
+
+def test_a_folder_with_a_manifest_of_something_else_is_never_overwritten(engine, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "a web app"}')
+    (tmp_path / "app" / "index.html").write_text("precious")
+    with pytest.raises(InvalidInputError, match="exists and is no bundle, so it is not overwr"):
+        save_bundle(engine, tmp_path / "app", overwrite=True)
+    assert (tmp_path / "app" / "index.html").read_text() == "precious"
+
+
+def test_a_bundle_with_files_of_somebody_else_is_never_overwritten(engine, path):
+    (path / "notes.txt").write_text("precious")
+    with pytest.raises(InvalidInputError, match=r"files that are not the bundle's, .*: notes\.txt"):
+        save_bundle(engine, path, overwrite=True)
+    assert (path / "notes.txt").read_text() == "precious"
+    open_bundle(path)
+
+
+def test_names_are_refused_where_ids_are_not_their_places(tmp_path):
+    codes = np.array([[0, 1], [2, 3], [1, 1]], np.uint8)
+    removed = NumpyEngine.build(make_codebooks(), codes)
+    removed.remove(np.array([0]))
+    own = NumpyEngine.build(make_codebooks(), codes[:2], np.array([7, 9]))
+    for engine in (removed, own):
+        with pytest.raises(InvalidInputError, match=r"names are kept by id, .* for the ids 0\.\.1"):
+            save_bundle(engine, tmp_path / "y.mecoq", names=["a", "b"])
+        save_bundle(engine, tmp_path / "y.mecoq", overwrite=(tmp_path / "y.mecoq").exists())
+
+
+def test_names_of_files_that_are_no_utf_8_come_back(engine, tmp_path):
+    names = ["a\udcff.jpg", 'quo"te\\\n.jpg']
+    save_bundle(engine, tmp_path / "y.mecoq", names=names)
+    assert list(open_bundle(tmp_path / "y.mecoq")[1].names) == names
+
+
+def test_names_must_be_strings(engine, tmp_path):
+    with pytest.raises(InvalidInputError, match="names must be strings, got int"):
+        save_bundle(engine, tmp_path / "y.mecoq", names=["a", 3])
+    assert not list(tmp_path.iterdir())
