@@ -13,9 +13,8 @@ its name, so that a plug-in can do all that a built-in engine can.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -67,7 +66,7 @@ class Batch:
     codes: Codes
     ids: Ids | range
     places: npt.NDArray[np.int32] | None = None
-    columns: Columns = MappingProxyType({})
+    columns: Columns = field(default_factory=dict)
 
 
 class Builder(Protocol):
