@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ._files import atomic_file, sync
 from .errors import ArtifactError, InvalidInputError
 
-_AGAIN = "Build without --resume to start again."
+_AGAIN = "Leave out --resume to start again."
 
 
 class Column:
@@ -52,7 +52,7 @@ class Column:
         return len(self._head) + row * prod(self._shape[1:]) * self._dtype.itemsize
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
-        """Put rows behind the first ``start`` ones; whatever was behind them is gone."""
+        """Put rows after the first ``start`` ones; whatever came after those is gone."""
         with self.path.open("r+b" if start else "wb") as stream:
             if not start:
                 stream.write(self._head)
@@ -96,7 +96,7 @@ class Workspace:
         self._file = path / "job.json"
 
     @contextmanager
-    def held(self, resume: bool) -> Iterator[None]:
+    def locked(self, resume: bool) -> Iterator[None]:
         """Work in the folder; it is removed at the end, and kept when the work is interrupted.
 
         Raises:
@@ -145,7 +145,7 @@ class Workspace:
         if old != self._job:
             changed = [key for key in old | self._job if old.get(key) != self._job.get(key)]
             raise InvalidInputError(
-                f"{self.path} is left from another build, which differs in: {', '.join(changed)}. "
+                f"{self.path} is left from another run, which differs in: {', '.join(changed)}. "
                 f"{_AGAIN}"
             )
 
@@ -157,7 +157,7 @@ class Workspace:
         shutil.rmtree(self.path)
 
     def done(self) -> dict[str, Any]:
-        """What the same job has noted so far; empty if there is none, or if it was another one."""
+        """The values that the same job has noted so far; empty for another job, or for none."""
         if not self._file.exists() or (found := self._read())["job"] != self._job:
             return {}
         return dict(found["done"])

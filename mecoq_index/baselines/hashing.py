@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Vectors, check_k
-from ..engines.faiss.inject import import_faiss
+from .._optional import import_faiss
 from ..engines.hits import Hits
 from ..errors import InvalidInputError
 from .base import unit_rows

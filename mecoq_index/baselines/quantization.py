@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._arrays import Vectors, check_k
-from ..engines.faiss.inject import import_faiss
+from .._optional import import_faiss
 from ..engines.hits import Hits
 from ..errors import InvalidInputError
 from .base import unit_rows

@@ -145,11 +145,13 @@ def build(
     target.check_unused()
     if out is None:
         raise click.UsageError("--out is missing, the index folder to write.")
-    options = BuildOptions(
+    options = {}
+    if engine == "faiss":
+        given_options = {"factory": factory, "nprobe": nprobe, "seed": seed}
+        options = {name: v for name, v in given_options.items() if v is not None}
+    wanted_options = BuildOptions(
         engine=engine,
-        factory=factory,
-        nprobe=nprobe,
-        seed=seed,
+        options=options,
         shard=None if shard is None else Shard(*shard),
         given=given,
     )
@@ -159,7 +161,7 @@ def build(
                 "--ids, --column and --shards are for vectors: images are called by their paths. "
                 "Embed them first (mecoq-index embed) to build in shards."
             )
-        check_output_bundle(out, options, codebooks, overwrite=overwrite)
+        check_output_bundle(out, wanted_options, codebooks, overwrite=overwrite)
         with chunk_store(out, resume) as store:
             inputs = load_inputs(
                 source,
@@ -173,14 +175,14 @@ def build(
                 ArrayRows(inputs.z),
                 codebooks,
                 out,
-                options,
+                wanted_options,
                 ids=inputs.names,
                 source={"source": str(source.resolve())},
                 resume=resume,
                 overwrite=overwrite,
             )
     else:
-        _build_from_file(source, codebooks, out, options, ids, column, resume, overwrite)
+        _build_from_file(source, codebooks, out, wanted_options, ids, column, resume, overwrite)
     report_bundle(out, as_json)
 
 

@@ -55,17 +55,16 @@ def tune(
         )
     opened, bundle = open_bundle(index)
     from ..engines.faiss.engine import FaissEngine
-    from ..engines.faiss.tuning import tune_nprobe
 
     engine = cast(FaissEngine, opened)
     inputs = load_inputs(queries, bundle.codebooks, given=given, device=device)
-    tuned = tune_nprobe(engine, inputs.z, recall=recall, k=k)
+    tuned = engine.tune(inputs.z, recall=recall, k=k)
     if save:
-        engine.layers.core.nprobe = tuned.nprobe
-        save_changes(engine, bundle, bundle.names)
+        engine.set_default(tuned.setting, tuned.value)
+        save_changes(engine, bundle, bundle.names, bundle.columns)
     if as_json:
-        print_json({"nprobe": tuned.nprobe, "recall": tuned.recall, "curve": tuned.curve})
+        print_json({"nprobe": tuned.value, "recall": tuned.recall, "curve": tuned.curve})
         return
     for nprobe, reached in tuned.curve:
         click.echo(f"nprobe {nprobe:6d}  recall@{k} {reached:.4f}")
-    click.echo(f"nprobe {tuned.nprobe} reaches {tuned.recall:.4f}" + " (saved)" * save)
+    click.echo(f"nprobe {tuned.value} reaches {tuned.recall:.4f}" + " (saved)" * save)

@@ -58,7 +58,9 @@ class Attachable(Protocol):
         ...
 
     @classmethod
-    def attach(cls, codebooks: Codebooks | None, address: str, **options: Any) -> Engine:
+    def attach(
+        cls, codebooks: Codebooks | None, address: str, *args: Any, **options: Any
+    ) -> Engine:
         """The engine at an address, with its options of the stage ``open``.
 
         Args:

@@ -3,7 +3,7 @@
 An engine holds codes and ranks them by AQS. It is built from codebooks and codes and never
 re-encodes; it takes raw embeddings as queries and normalizes them itself. Engines are protocols: a
 plug-in registers a class of this shape under the entry-point group ``mecoq_index.engines`` and need
-not import this package.
+not import this package. ``*args`` in a signature only says that keyword arguments may follow.
 
 What is not common to all engines is *declared*: settings as `Option`, abilities as the protocols
 of `mecoq_index.engines.abilities`. Code above the engines asks for these and never for an engine by
@@ -139,7 +139,9 @@ class Engine(Protocol):
         ...
 
     @classmethod
-    def build(cls, codebooks: Codebooks, codes: Codes, ids: Ids | None = None) -> Engine:
+    def build(
+        cls, codebooks: Codebooks, codes: Codes, ids: Ids | None = None, *args: Any, **options: Any
+    ) -> Engine:
         """An engine that holds ``codes`` (n, M), under ``ids`` (n,) or 0..n-1.
 
         An engine may take its options of the stage ``build``, by keyword.
@@ -150,7 +152,7 @@ class Engine(Protocol):
         ...
 
     @classmethod
-    def builder(cls, codebooks: Codebooks, items: int, **options: Any) -> Builder:
+    def builder(cls, codebooks: Codebooks, items: int, *args: Any, **options: Any) -> Builder:
         """A builder of an engine with these options, for about so many items.
 
         Nothing is written before `Builder.finish`.
@@ -165,6 +167,13 @@ class Engine(Protocol):
         """A builder of an empty engine with the layout, lists and settings of this one."""
         ...
 
+    def merge_obstacle(self, other: Engine) -> str:
+        """What keeps the other engine's items from `builder_alike`'s engine; empty if nothing.
+
+        The words follow "has", as in "another layout: A instead of B".
+        """
+        ...
+
     def items(self) -> Iterator[Batch]:
         """All items, in an order in which `builder_alike` makes the same engine again."""
         ...
@@ -174,14 +183,14 @@ class Engine(Protocol):
         """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
         ...
 
-    def add(self, codes: Codes, ids: Ids | None = None) -> None:
+    def add(self, codes: Codes, ids: Ids | None = None, *args: Any, **options: Any) -> None:
         """Add codes (n, M) under ``ids``, or under the next free numbers.
 
         An engine that stores columns takes ``columns`` by keyword.
         """
         ...
 
-    def search(self, z: Vectors, k: int) -> Hits:
+    def search(self, z: Vectors, k: int, *args: Any, **options: Any) -> Hits:
         """The k best items for each raw query (nq, D); missing results are -1 and -inf.
 
         Takes the engine's options of the stage ``search``, by keyword, for this call only.
@@ -205,7 +214,7 @@ class Engine(Protocol):
         ...
 
     @classmethod
-    def open(cls, path: Path, codebooks: Codebooks) -> Engine:
+    def open(cls, path: Path, codebooks: Codebooks, *args: Any, **options: Any) -> Engine:
         """Read an index that `save` wrote for the same codebooks."""
         ...
 

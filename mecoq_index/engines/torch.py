@@ -1,48 +1,55 @@
 """Exact AQS as matrix products in torch: on a GPU, or on a CPU for large batches of queries.
 
-The decoded vectors of a chunk of items are multiplied with the block-normalised queries, and a
+The decoded vectors of a chunk of items are multiplied with the block-normalized queries, and a
 running top-k is kept, so memory is bounded by the chunk, not by the number of items.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
-from .._arrays import Codes, Ids, Vectors, check_k, check_vectors
+from .._arrays import Codes, Ids, Vectors, as_vectors, check_k
 from .._devices import pick_device
+from .._optional import require
 from ..codebooks import Codebooks
 from ..scoring import block_normalize
-from .code_array import Rows
+from .arrays import ArrayBuilder, ArrayEngine, CodeArray
+from .base import Option
 from .hits import Hits
 
+require("torch", extra="train", purpose="the 'torch' engine")
+import torch  # noqa: E402
+
 _CHUNK_ITEMS = 65536
-_CHUNK_SCORES = 1 << 25  # scores held at once; 128 MB
+_CHUNK_SCORES = 1 << 25  # scores in memory at once; 128 MB
 
 
-class TorchEngine:
+class TorchEngine(ArrayEngine):
     """A full scan on a torch device. Ties are broken arbitrarily."""
 
     name: ClassVar[str] = "torch"
-    file_name: ClassVar[str] = "codes.npz"
+    options: ClassVar[tuple[Option, ...]] = (
+        Option(
+            name="device",
+            kind=str,
+            help="where the codes lie: cpu, cuda, ... [default: CUDA where there is one]",
+            stages=frozenset({"build", "open"}),
+        ),
+    )
 
-    def __init__(self, rows: Rows, device: str | torch.device | None = None) -> None:
-        self._rows = rows
+    def __init__(self, array: CodeArray, device: str | torch.device | None = None) -> None:
+        super().__init__(array)
         self._device = pick_device(device)
-        self._codewords = torch.tensor(np.array(rows.codebooks.codewords), device=self._device)
-        self._sync()
+        self._codewords = torch.tensor(np.array(array.codebooks.codewords), device=self._device)
+        self._copy_to_device()
 
-    def _sync(self) -> None:
-        self._codes = torch.tensor(self._rows.codes, device=self._device)
-        self._ids = torch.tensor(self._rows.ids, device=self._device)
-
-    @property
-    def codebooks(self) -> Codebooks:
-        """The codebooks that the codes belong to."""
-        return self._rows.codebooks
+    def _copy_to_device(self) -> None:
+        self._codes = torch.tensor(self._array.codes, device=self._device)
+        self._ids = torch.tensor(self._array.ids, device=self._device)
 
     @classmethod
     def build(
@@ -61,19 +68,43 @@ class TorchEngine:
             ids: int64, shape (n,), or None.
             device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
         """
-        engine = cls(Rows(codebooks), device)
+        engine = cls(CodeArray(codebooks), device)
         engine.add(codes, ids)
         return engine
 
+    @classmethod
+    def builder(
+        cls, codebooks: Codebooks, items: int, *, device: str | None = None
+    ) -> ArrayBuilder:
+        """A builder; any number of items will do."""
+        return ArrayBuilder(codebooks, partial(cls, device=pick_device(device)))
+
+    def builder_alike(self) -> ArrayBuilder:
+        """A builder of an empty engine on the same device."""
+        return ArrayBuilder(self.codebooks, partial(type(self), device=self._device))
+
+    @classmethod
+    def open(
+        cls, path: Path, codebooks: Codebooks, *, device: str | torch.device | None = None
+    ) -> TorchEngine:
+        """Read what `save` wrote for the same codebooks."""
+        return cls(CodeArray.load(path, codebooks), device)
+
     def add(self, codes: Codes, ids: Ids | None = None) -> None:
         """Add codes (n, M) under ``ids``, or under the next free numbers."""
-        self._rows.add(codes, ids)
-        self._sync()
+        super().add(codes, ids)
+        self._copy_to_device()
+
+    def remove(self, ids: Ids) -> int:
+        """Remove the items with these ids; return how many there were."""
+        removed = super().remove(ids)
+        self._copy_to_device()
+        return removed
 
     @torch.no_grad()
     def search(self, z: Vectors, k: int) -> Hits:
         """The k best items for each raw query (nq, D); missing results are -1 and -inf."""
-        z, k = check_vectors(z, self.codebooks.D, name="z"), check_k(k)
+        z, k = as_vectors(z, self.codebooks.D, name="z"), check_k(k)
         hits = Hits.empty(len(z), k)
         if not len(self):
             return hits
@@ -100,50 +131,6 @@ class TorchEngine:
             rows = torch.cat([rows, columns + start], dim=1).gather(1, kept)
         return best, rows
 
-    def ids(self) -> Ids:
-        """The ids of all items held, in the order in which they were added."""
-        held: Ids = self._rows.ids.copy()
-        return held
-
-    def codes(self, ids: Ids) -> Codes:
-        """The codes (n, M) of the items with these ids.
-
-        Raises:
-            InvalidInputError: If ids are malformed, or one is not held.
-        """
-        return self._rows.codes_of(ids)
-
-    def remove(self, ids: Ids) -> int:
-        """Remove the items with these ids; return how many there were."""
-        removed = self._rows.remove(ids)
-        self._sync()
-        return removed
-
-    def save(self, path: Path) -> None:
-        """Write codes and ids to one ``.npz`` file, the same that the numpy engine writes."""
-        self._rows.save(path)
-
-    @classmethod
-    def open(
-        cls, path: Path, codebooks: Codebooks, *, device: str | torch.device | None = None
-    ) -> TorchEngine:
-        """Read what `save` wrote for the same codebooks."""
-        return cls(Rows.load(path, codebooks), device)
-
-    @property
-    def bytes_per_vector(self) -> float:
-        """M bytes of code and 8 of id."""
-        return self.codebooks.M + 8.0
-
     def describe(self) -> dict[str, Any]:
         """Plain values for people and logs."""
-        return {
-            "engine": self.name,
-            "device": str(self._device),
-            "items": len(self),
-            "exact": True,
-            "bytes_per_vector": self.bytes_per_vector,
-        }
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        return {**super().describe(), "device": str(self._device)}

@@ -1,15 +1,15 @@
 """Build a bundle from vectors or codes of any number, in bounded memory, resumable at any moment.
 
-What is finished is kept in a folder beside the output (see `_workspace`) until the bundle is there:
+Finished parts are kept in a folder beside the output (see `_workspace`) until the bundle is there:
 
     codes.npy       uint8 (n, M)
-    centroids.npy   float32 (nlist, D)       IVF only, as lists.npy
-    lists.npy       int32 (n,)
+    trained.npz     what the engine's builder learned first, such as the centroids of lists
+    places.npy      int32 (n,), where each item goes, if the builder decides that
     bundle/         the output before it is moved to its place
 
 Rows are read and encoded in chunks whose bounds depend on the job alone, so a build that was killed
-and resumed, and one that was not, give the same bytes. (Of HNSW graphs over the items that holds on
-one thread only: FAISS's threads link items in the order in which they get to them.)
+and resumed gives the same bytes as one that was not. (HNSW graphs over the items are an exception
+on more than one thread: FAISS's threads link items in the order in which they get to them.)
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Codes, Ids, Vectors, check_ids
-from .._files import atomic_file, load_npy, move_directory, sync
+from .._arguments import check_known
+from .._arrays import Codes, Ids, check_ids
+from .._files import UNREADABLE, atomic_file, first_line, move_directory, sync
+from .._progress import Progress, silent
 from .._workspace import Column, Workspace
 from ..codebooks import Codebooks, VectorKind
-from ..embed.rows import Progress, RowEncoder, Rows, sample_digest, state_of_files
-from ..engines.base import Engine
-from ..engines.registry import get_engine
-from ..errors import InvalidInputError
-from ..scoring import decode
+from ..embed.rows import RowEncoder, Rows, sample_digest, state_of_files
+from ..engines.base import Batch, Builder, Engine
+from ..engines.registry import DEFAULT_ENGINE, get_engine
+from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle
+from .columns import Columns, ItemColumns
 from .names import Names
 from .stored import check_place, save_bundle
 
 _NOTE_SECONDS = 0.2
 _ADDED_AT_A_TIME = 1 << 16
+_SUPPOSED_ITEMS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,37 @@ class Shard:
 class BuildOptions:
     """What decides the content of the bundle, beside rows and codebooks."""
 
-    engine: str = "faiss"
+    engine: str = DEFAULT_ENGINE
     """Name of the engine."""
-    factory: str | None = None
-    """For FAISS: the factory string; ``MeCoQ`` if None."""
-    nprobe: int | None = None
-    """For IVF: lists that a search looks into unless told otherwise."""
-    seed: int = 0
-    """Seed of the lists' k-means."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine is told, by the names of its options of the stage ``build``."""
     shard: Shard | None = None
     """Which part to build; None for all."""
     given: VectorKind | None = None
     """Whether vectors are features or embeddings; told apart by their width if None."""
+
+    def builder(self, codebooks: Codebooks, items: int) -> Builder:
+        """The engine's builder for so many items.
+
+        Raises:
+            InvalidInputError: If the engine does not know an option, or cannot represent it or the
+                codebooks.
+        """
+        engine = get_engine(self.engine)
+        known = [option.name for option in engine.options if "build" in option.stages]
+        check_known(self.options, known, what=f"option of the {self.engine} engine")
+        built: Builder = engine.builder(codebooks, items, **self.options)
+        return built
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values that tell a job from another one; secrets are left out."""
+        secret = {o.name for o in get_engine(self.engine).options if o.is_secret}
+        return {
+            "engine": self.engine,
+            **{name: value for name, value in self.options.items() if name not in secret},
+            "shard": None if self.shard is None else [self.shard.number, self.shard.count],
+            "given": self.given,
+        }
 
 
 def build_bundle(
@@ -90,11 +112,12 @@ def build_bundle(
     options: BuildOptions | None = None,
     *,
     ids: Ids | Sequence[str] | None = None,
+    columns: Columns | None = None,
     source: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
-) -> None:
+    on_progress: Progress = silent,
+) -> Engine | None:
     """Encode rows and write a bundle.
 
     Args:
@@ -104,10 +127,14 @@ def build_bundle(
         options: Engine, layout, shard.
         ids: What the rows of the whole, not of the shard, are called: int64 (n,), or n strings;
             None for their numbers.
+        columns: Values that the rows of the whole carry, in their order.
         source: Plain values that tell the rows' source from another one, for `resume`.
         resume: Whether to go on from what an interrupted build of the same job has left.
         overwrite: Whether an existing bundle may be replaced.
         on_progress: Told how far the work has come.
+
+    Returns:
+        The engine with all items; None if an earlier run had finished the job already.
 
     Raises:
         InvalidInputError: If rows, ids or options do not fit, or the output may not be written, or
@@ -115,15 +142,18 @@ def build_bundle(
         ArtifactError: If the rows on disk are damaged, or another program builds this output.
     """
     out, options = Path(out), options or BuildOptions()
-    job = _Job(rows, codebooks, out, options, ids, source or {}, on_progress or _silent)
+    job = _Job(rows, codebooks, out, options, ids, columns, source or {}, on_progress)
     job.workspace.remove_empty()
     finished = resume and job.is_finished()
     check_output_bundle(out, options, codebooks, overwrite=overwrite or finished)
     job.prepare()
-    with job.workspace.held(resume):
-        if not (resume and job.is_finished()):
-            job.encode_rows()
-            job.write(job.fill_engine(), overwrite)
+    with job.workspace.locked(resume):
+        if resume and job.is_finished():
+            return None
+        job.encode_rows()
+        engine = job.fill_engine()
+        job.write(engine, overwrite)
+        return engine
 
 
 def check_output_bundle(
@@ -134,22 +164,8 @@ def check_output_bundle(
     Raises:
         InvalidInputError: If options do not fit the codebooks, or the output may not be written.
     """
-    if options.engine == "faiss":
-        from ..engines.faiss.engine import FaissEngine
-
-        FaissEngine.empty(
-            codebooks, options.factory or "MeCoQ", items=1 << 20, nprobe=options.nprobe
-        )
-    elif options.factory is not None or options.nprobe is not None:
-        raise InvalidInputError(
-            f"factory and nprobe are for the faiss engine, but this is {options.engine!r}."
-        )
-    get_engine(options.engine)
+    options.builder(codebooks, _SUPPOSED_ITEMS)
     check_place(out, overwrite=overwrite)
-
-
-def _silent(text: str, done: int, total: int) -> None:
-    pass
 
 
 class _Job:
@@ -162,6 +178,7 @@ class _Job:
         out: Path,
         options: BuildOptions,
         ids: Ids | Sequence[str] | None,
+        columns: Columns | None,
         source: Mapping[str, Any],
         on_progress: Progress,
     ) -> None:
@@ -172,6 +189,7 @@ class _Job:
         self._start, self._stop = (options.shard or Shard(1, 1)).bounds(rows.n, self._encoder.chunk)
         self._n = self._stop - self._start
         self._ids = _split_ids(ids, rows.n, self._start, self._stop)
+        self._columns = _split_columns(columns, rows.n, self._start, self._stop)
         self.workspace = Workspace(
             out.with_name(f".{out.name}.build"),
             {
@@ -180,7 +198,7 @@ class _Job:
                 "width of rows": rows.width,
                 "rows": [self._sample, state_of_files(rows)],
                 "codebooks": codebooks.fingerprint,
-                **_plain(options),
+                **options.plain(),
                 "chunk": self._encoder.chunk,
             },
         )
@@ -199,32 +217,17 @@ class _Job:
         Raises:
             InvalidInputError: If rows and ids do not fit the options.
         """
-        engine: Any = None  # of engines other than FAISS, which are built as a whole
-        self._called, keeps_ids = Names.from_strings([]), True
-        if self._options.engine == "faiss":
-            from ..engines.faiss.coarse import sample_runs
-            from ..engines.faiss.engine import FaissEngine
-
-            engine = FaissEngine.empty(
-                self._codebooks,
-                self._options.factory or "MeCoQ",
-                items=self._rows.n,
-                nprobe=self._options.nprobe,
-            )
-            keeps_ids = engine.keeps_ids
-            if engine.spec.nlist:
-                sample_runs(self._rows.n, engine.spec.nlist, self._options.seed)
-        numbers = range(self._start, self._stop) if keeps_ids else range(self._n)
+        self._builder = self._options.builder(self._codebooks, self._rows.n)
+        keeps_ids = self._builder.keeps_ids
+        self._runs = self._builder.rows_to_train_on(self._rows.n)
+        self._numbers: Ids | range = range(self._start, self._stop) if keeps_ids else range(self._n)
+        self._called = Names.from_strings([])
         if isinstance(self._ids, np.ndarray):
-            if not keeps_ids and (self._ids != np.arange(self._start, self._stop)).any():
-                raise InvalidInputError(
-                    f"{engine.spec} numbers its items itself, so ids must be their row numbers. "
-                    f"Use '{engine.spec},IDMap2' for ids of your own."
-                )
+            self._builder.check_ids(self._ids if keeps_ids else self._ids - self._start)
+            if keeps_ids:
+                self._numbers = self._ids
         elif self._ids is not None:
-            self._called = Names.from_strings(self._ids, _as_array(numbers))
-        self._numbers = self._ids if keeps_ids and isinstance(self._ids, np.ndarray) else numbers
-        self._engine = engine
+            self._called = Names.from_strings(self._ids, _as_array(self._numbers))
 
     def _column(self, name: str, *width: int, dtype: Any) -> Column:
         return Column(self.workspace.path / f"{name}.npy", (self._n, *width), dtype)
@@ -249,7 +252,7 @@ class _Job:
             at = end
 
     def encode_rows(self) -> None:
-        """Codes of all rows, on disk."""
+        """Write the codes of all rows to disk."""
 
         def encode(at: int, end: int) -> Codes:
             return self._encoder.encode(self._start + at, self._start + end)
@@ -258,63 +261,57 @@ class _Job:
 
     def fill_engine(self) -> Engine:
         """The engine with all items."""
-        engine: Any = self._engine
-        if engine is None:
-            engine = get_engine(self._options.engine).build(
-                self._codebooks, self._codes.read(0, self._n), _as_array(self._numbers)
-            )
-            return cast(Engine, engine)
-        from ..engines.faiss.items import Adder
-
-        lists = self._lists(engine) if engine.spec.nlist else None
-        adder = Adder(engine.layers, self._codebooks)
+        if self._runs:
+            self._train()
+        places = self._places()
+        stored = dict(self._columns) if get_engine(self._options.engine).stores_columns else {}
+        if stored and len(self._called):
+            stored["name"] = list(self._called)
         for at in range(0, self._n, _ADDED_AT_A_TIME):
             end = min(at + _ADDED_AT_A_TIME, self._n)
-            adder.add(
-                self._codes.read(at, end),
-                self._numbers[at:end],
-                lists=None if lists is None else lists.read(at, end),
+            self._builder.add(
+                Batch(
+                    self._codes.read(at, end),
+                    self._numbers[at:end],
+                    None if places is None else places.read(at, end),
+                    {name: values[at:end] for name, values in stored.items()},
+                )
             )
             self._tell("adding", end, self._n)
-        adder.finish()
-        return cast(Engine, engine)
+        return self._builder.finish(self._tell)
 
-    def _lists(self, engine: Any) -> Column:
-        """The list of every code, on disk, after the lists were made for the engine."""
-        from ..engines.faiss.coarse import assign_lists, set_centroids
+    def _train(self) -> None:
+        """Let the builder learn, or take up what it learned before an interruption."""
+        file = self.workspace.path / "trained.npz"
+        if file.exists():
+            self._builder.restore(_read_arrays(file))
+            return
+        trained = self._builder.train(self._codes_to_train_on(), self._tell)
+        with atomic_file(file) as partial, partial.open("wb") as stream:
+            np.savez(stream, **dict(trained))  # type: ignore[arg-type]
 
-        set_centroids(engine.index, self._centroids(engine.spec.nlist), seed=self._options.seed)
-
-        def assign(at: int, end: int) -> Ids:
-            return assign_lists(engine.layers.core, self._codes.read(at, end), self._codebooks)
-
-        column = self._column("lists", dtype=np.int32)
-        self._fill(column, "assigning lists", assign)
-        return column
-
-    def _centroids(self, nlist: int) -> Vectors:
-        from ..engines.faiss.coarse import make_centroids
-
-        file = self.workspace.path / "centroids.npy"
-        if not file.exists():
-            centroids = make_centroids(
-                decode(self._codes_for_lists(nlist), self._codebooks),
-                nlist,
-                seed=self._options.seed,
-                on_progress=lambda done, total: self._tell("making lists", done, total),
-            )
-            with atomic_file(file) as partial, partial.open("wb") as stream:
-                np.save(stream, centroids)
-        return load_npy(file)
-
-    def _codes_for_lists(self, nlist: int) -> Codes:
-        """The codes that lists are made from: of the whole, so that all shards make the same."""
-        from ..engines.faiss.coarse import sample_runs
-
+    def _codes_to_train_on(self) -> Codes:
+        """Codes of rows of the whole, so that all shards learn the same."""
         whole = self._options.shard is None
         read = self._codes.read if whole else self._encoder.encode
-        runs = sample_runs(self._rows.n, nlist, self._options.seed)
-        return np.concatenate([read(first, last) for first, last in runs])
+        return np.concatenate([read(first, last) for first, last in self._runs])
+
+    def _places(self) -> Column | None:
+        """The place of every item, on disk; None if the builder decides nothing."""
+        if not self._n or self._builder.place(self._codes.read(0, 1)) is None:
+            return None
+        column = self._column("places", dtype=np.int32)
+
+        def place(at: int, end: int) -> npt.NDArray[np.int32]:
+            found = self._builder.place(self._codes.read(at, end))
+            if found is None:
+                raise InvalidInputError(
+                    f"the {self._options.engine} engine must give a place to all items or to none."
+                )
+            return found
+
+        self._fill(column, "placing", place)
+        return column
 
     def write(self, engine: Engine, overwrite: bool) -> None:
         """Write the bundle: whole beside its place, then into it."""
@@ -331,6 +328,7 @@ class _Job:
                 engine,
                 path,
                 names=self._called,
+                columns=ItemColumns.from_values(self._columns, _as_array(self._numbers)),
                 overwrite=overwrite,
                 description=description,
                 on_written=lambda checksum: self.workspace.note(written=checksum),
@@ -346,6 +344,16 @@ class _Job:
             save(whole)
             move_directory(whole, self._out)
         self._tell("writing", 1, 1)
+
+
+def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UNREADABLE as exc:
+        raise ArtifactError(
+            f"{file} is damaged: {first_line(exc)}. Build without --resume to start again."
+        ) from exc
 
 
 def _as_array(ids: Ids | range) -> Ids:
@@ -368,13 +376,17 @@ def _split_ids(
     return check_ids(ids, n)[start:stop] if isinstance(ids, np.ndarray) else ids[start:stop]
 
 
-def _plain(options: BuildOptions) -> dict[str, Any]:
-    shard = options.shard
-    return {
-        "engine": options.engine,
-        "factory": options.factory,
-        "nprobe": options.nprobe,
-        "seed": options.seed,
-        "shard": None if shard is None else [shard.number, shard.count],
-        "given": options.given,
-    }
+def _split_columns(
+    columns: Columns | None, n: int, start: int, stop: int
+) -> dict[str, Sequence[Any] | npt.NDArray[Any]]:
+    """The columns of one shard.
+
+    Raises:
+        InvalidInputError: If one has not a value for each row of the whole.
+    """
+    for name, values in (columns or {}).items():
+        if len(values) != n:
+            raise InvalidInputError(
+                f"column {name!r} must have one value a row, {n} in all, got {len(values)}."
+            )
+    return {name: values[start:stop] for name, values in (columns or {}).items()}

@@ -5,7 +5,8 @@
                         other file and of the manifest itself, versions of the packages
         codebooks.pt    the codebooks, with what it takes to embed a new image
         index.faiss     the engine's own file (codes.npz for the numpy and torch engines)
-        names.npz       what each item is called, by id; may be absent
+        names.npz       the names of the items, by id; may be absent
+        columns.npz     other values of the items, by id; may be absent
         .lock           empty, held by a writer; absent until the bundle is changed
 
 A new folder appears whole or not at all. A folder that is there is changed by writing new files
@@ -41,6 +42,7 @@ from .._files import (
 from .._optional import installed_version
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
+from .columns import ItemColumns
 from .names import Names
 
 FORMAT = "mecoq-index bundle"
@@ -49,9 +51,10 @@ METRIC = "AQS: inner product of the block-normalised query with the decoded code
 
 _PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
 _MANIFEST, _CODEBOOKS, _NAMES, _LOCK = "manifest.json", "codebooks.pt", "names.npz", ".lock"
+_COLUMNS = "columns.npz"
 _OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
 # What built-in engines write; with another one, its files are known from the manifest.
-_USUAL = {_CODEBOOKS, _NAMES, "index.faiss", "codes.npz", "milvus.json"}
+_USUAL = {_CODEBOOKS, _NAMES, _COLUMNS, "index.faiss", "codes.npz", "milvus.json"}
 _LOCK_SECONDS = 60
 
 
@@ -63,13 +66,15 @@ class Bundle:
         path: The folder.
         manifest: What ``manifest.json`` says.
         codebooks: The codebooks of the index.
-        names: What each item is called, by id; of length 0 if the items have no names.
+        names: The names of the items, by id; of length 0 if they have none.
+        columns: The columns of the items, by id; of length 0 if there are none.
     """
 
     path: Path
     manifest: Mapping[str, Any]
     codebooks: Codebooks
     names: Names
+    columns: ItemColumns
 
     @property
     def engine(self) -> str:
@@ -116,7 +121,10 @@ class Bundle:
         codebooks = Codebooks.load(path / manifest["codebooks_file"])
         if codebooks.fingerprint != manifest["fingerprint"]:
             raise ArtifactError(f"{path} was built with other codebooks than the ones inside it.")
-        return cls(path, manifest, codebooks, _read_names(path, manifest.get("names_file")))
+        columns_file = manifest.get("columns_file")
+        columns = ItemColumns.load(path / columns_file) if columns_file else ItemColumns.none()
+        names = _read_names(path, manifest.get("names_file"))
+        return cls(path, manifest, codebooks, names, columns)
 
     def is_current(self) -> bool:
         """Whether the folder still holds what it held when it was opened."""
@@ -155,7 +163,8 @@ class Content:
         save_index: Writes the engine's file to the path it is given.
         codebooks: The codebooks of the index.
         description: What the engine says of itself; kept in the manifest.
-        names: What each item is called, by id; of length 0 for items without names.
+        names: The names of the items, by id; of length 0 for items without names.
+        columns: The columns of the items, by id; of length 0 without columns.
     """
 
     engine: str
@@ -164,6 +173,7 @@ class Content:
     codebooks: Codebooks
     description: Mapping[str, Any]
     names: Names
+    columns: ItemColumns
 
 
 def write_bundle(
@@ -241,6 +251,10 @@ def _commit(
     if len(content.names):
         names_file = _of_generation(_NAMES, generation)
         writers[names_file] = content.names.save
+    columns_file = None
+    if len(content.columns):
+        columns_file = _of_generation(_COLUMNS, generation)
+        writers[columns_file] = content.columns.save
     files = _write_files(folder, writers)
     manifest = {
         "format": FORMAT,
@@ -250,6 +264,7 @@ def _commit(
         "index_file": index_file,
         "codebooks_file": codebooks_file,
         "names_file": names_file,
+        "columns_file": columns_file,
         "metric": METRIC,
         "M": content.codebooks.M,
         "K": content.codebooks.K,
@@ -387,8 +402,9 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
     if not isinstance(files, dict) or not all(isinstance(manifest.get(k), str) for k in wanted):
         return False
     named = {manifest["index_file"], manifest["codebooks_file"]}
-    if manifest.get("names_file") is not None:
-        named.add(manifest["names_file"])
+    for optional in ("names_file", "columns_file"):
+        if manifest.get(optional) is not None:
+            named.add(manifest[optional])
     return (
         named <= files.keys()
         and not any("/" in name or "\\" in name for name in files)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from .._arrays import Codes, Ids
-from ..embed.rows import Progress
+from .._arrays import Ids
+from .._progress import Progress, silent
 from ..engines.base import Engine
-from ..engines.registry import get_engine
 from ..errors import InvalidInputError
 from .bundle import Bundle
+from .columns import ItemColumns
 from .names import Names
 from .stored import check_holds_items, check_place, open_bundle, save_bundle
 
@@ -23,7 +24,7 @@ def merge_bundles(
     out: str | Path,
     *,
     overwrite: bool = False,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> Engine:
     """Write one bundle with the items of several; the parts stay as they are.
 
@@ -31,7 +32,7 @@ def merge_bundles(
     graphs are built anew. Vectors, other than codes, are encoded by products of matrices, which in
     a small shard may be rounded otherwise, see `Shard.bounds`: that decides between codewords that
     are equally near but for the last bit.) Other bundles keep the ids of their items, which must
-    not meet, and must share codebooks, engine, layout and lists.
+    be different, and must share codebooks, engine, layout and lists.
 
     Args:
         parts: The folders, two or more.
@@ -58,10 +59,9 @@ def merge_bundles(
         merger.check(path, Bundle.read_manifest(path))
     for place, path in enumerate(paths):
         merger.add(path)
-        if on_progress:
-            on_progress("merging", place + 1, len(paths))
-    merged, names = merger.finish()
-    save_bundle(merged, out, names=names, overwrite=overwrite)
+        on_progress("merging", place + 1, len(paths))
+    merged, names, columns = merger.finish()
+    save_bundle(merged, out, names=names, columns=columns, overwrite=overwrite)
     return merged
 
 
@@ -87,22 +87,22 @@ def _in_order(parts: list[Path]) -> list[Path]:
     return [part for _, part in sorted(zip(numbers, parts, strict=True))]
 
 
-_ALIKE = ("factory", "of_rows", "sample")
-
-
 class _Merger:
     """Takes in one bundle after the other."""
 
     def __init__(self, first: Path) -> None:
         self._path, self._manifest = first, Bundle.read_manifest(first)
         self._are_shards = "shard" in self._manifest["description"]
-        self._target: _ArrayTarget | _FaissTarget | None = None
+        # The first part stays open, so that the lists of the others can be compared with its.
+        self._first, _ = open_bundle(first)
+        self._builder = self._first.builder_alike()
         self._names: list[Names] = []
+        self._columns: list[ItemColumns] = []
         self._ids: list[Ids] = []
         self._count = 0
 
     def check(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        """Compare a bundle with the first one.
+        """Compare a bundle with the first one, by their manifests alone.
 
         Raises:
             InvalidInputError: If it does not fit to it.
@@ -111,17 +111,21 @@ class _Merger:
             ("codebooks", self._manifest["fingerprint"][:12], manifest["fingerprint"][:12]),
             ("engine", self._manifest["engine"], manifest["engine"]),
         ]
-        for key in _ALIKE:
-            what = "layout" if key == "factory" else "source"
-            pairs.append((what, *(m["description"].get(key) for m in (self._manifest, manifest))))
+        for key in ("of_rows", "sample"):
+            pairs.append(
+                ("source", *(m["description"].get(key) for m in (self._manifest, manifest)))
+            )
         for what, mine, other in pairs:
             if mine != other:
-                raise InvalidInputError(
-                    f"{path} has another {what} than {self._path}: {other} instead of {mine}. "
-                    "Build both alike to merge them."
-                )
-        if (manifest.get("names_file") is None) != (self._manifest.get("names_file") is None):
-            raise InvalidInputError("either all of the bundles must have names, or none.")
+                raise self._misfit(path, f"another {what}: {other} instead of {mine}")
+        for file, what in (("names_file", "names"), ("columns_file", "columns")):
+            if (manifest.get(file) is None) != (self._manifest.get(file) is None):
+                raise InvalidInputError(f"either all of the bundles must have {what}, or none.")
+
+    def _misfit(self, path: Path, obstacle: str) -> InvalidInputError:
+        return InvalidInputError(
+            f"{path} has {obstacle}, than {self._path}. Build both alike to merge them."
+        )
 
     def add(self, path: Path) -> None:
         """Take in the items of a bundle.
@@ -132,26 +136,28 @@ class _Merger:
         """
         engine, bundle = open_bundle(path)
         self.check(path, bundle.manifest)
-        keeps_ids = getattr(engine, "keeps_ids", True)
-        if not keeps_ids and not self._are_shards:
+        if obstacle := self._first.merge_obstacle(engine):
+            raise self._misfit(path, obstacle)
+        if not engine.keeps_ids and not self._are_shards:
             raise InvalidInputError(
-                f"{path} numbers its items from 0, as the others do, so that ids would meet. "
-                "Build with IVF or IDMap2 to merge, or as shards of one build."
+                f"{path} numbers its items from 0, as the others do, so that ids would be the "
+                "same. Build with IVF or IDMap2 to merge, or as shards of one build."
             )
-        shift = 0 if keeps_ids else self._count
+        shift = 0 if engine.keeps_ids else self._count
         self._count += len(engine)
         self._ids.append(engine.ids() + shift)
         if len(names := bundle.names):
             self._names.append(Names(names.ids + shift, names.offsets, names.text))
-        if self._target is None:
-            self._target = _FaissTarget(engine) if engine.name == "faiss" else _ArrayTarget(engine)
-        self._target.add(engine)
+        if len(columns := bundle.columns):
+            self._columns.append(replace(columns, ids=columns.ids + shift))
+        for batch in engine.items():
+            self._builder.add(batch)
 
-    def finish(self) -> tuple[Engine, Names]:
-        """The engine with all items, and their names.
+    def finish(self) -> tuple[Engine, Names, ItemColumns]:
+        """The engine with all items, and their names and columns.
 
         Raises:
-            InvalidInputError: If two bundles hold items with one id, or one name.
+            InvalidInputError: If two bundles hold items with one id, or one name, or other columns.
         """
         ids, times = np.unique(np.concatenate(self._ids), return_counts=True)
         if len(twice := ids[times > 1]):
@@ -159,75 +165,13 @@ class _Merger:
                 f"the bundles must hold different ids, but {len(twice)} occur more than once, for "
                 f"instance {twice[0]}."
             )
-        target = cast("_ArrayTarget | _FaissTarget", self._target)
-        return target.finish(), _joined(self._names)
+        names = _joined(self._names) or Names.from_strings([])
+        return self._builder.finish(), names, _joined(self._columns) or ItemColumns.none()
 
 
-def _joined(names: list[Names]) -> Names:
-    """All names; two by two, so that each is moved only as often as their number has bits."""
-    while len(names) > 1:
-        pairs = [names[i : i + 2] for i in range(0, len(names), 2)]
-        names = [pair[0].added(pair[1]) if len(pair) == 2 else pair[0] for pair in pairs]
-    return names[0] if names else Names.from_strings([])
-
-
-class _ArrayTarget:
-    """For engines that keep codes in plain arrays."""
-
-    def __init__(self, first: Engine) -> None:
-        self._name, self._codebooks = first.name, first.codebooks
-        self._codes: list[Codes] = []
-        self._ids: list[Ids] = []
-
-    def add(self, engine: Engine) -> None:
-        """Take in an engine's items."""
-        self._ids.append(engine.ids())
-        self._codes.append(engine.codes(self._ids[-1]))
-
-    def finish(self) -> Engine:
-        """The engine with all items."""
-        codes, ids = np.concatenate(self._codes), np.concatenate(self._ids)
-        return cast(Engine, get_engine(self._name).build(self._codebooks, codes, ids))
-
-
-class _FaissTarget:
-    """For FAISS: codes move from list to list as they are."""
-
-    def __init__(self, first: Any) -> None:
-        from ..engines.faiss.coarse import centroids_of, set_centroids
-        from ..engines.faiss.engine import FaissEngine
-        from ..engines.faiss.items import Adder
-
-        nprobe = first.describe().get("nprobe")
-        self._engine = FaissEngine.empty(
-            first.codebooks, str(first.spec), items=len(first), nprobe=nprobe
-        )
-        self._centroids = None
-        if first.spec.nlist:
-            self._centroids = centroids_of(first.layers.core)
-            set_centroids(self._engine.index, self._centroids)
-        self._adder = Adder(self._engine.layers, first.codebooks)
-
-    def add(self, engine: Any) -> None:
-        """Take in an engine's items.
-
-        Raises:
-            InvalidInputError: If its lists are others.
-        """
-        from ..engines.faiss.coarse import centroids_of
-        from ..engines.faiss.items import items_to_add
-
-        if self._centroids is not None and not np.array_equal(
-            centroids_of(engine.layers.core), self._centroids
-        ):
-            raise InvalidInputError(
-                "the bundles must have the same lists to merge, but these were made from "
-                "different items. Build them as shards of one build."
-            )
-        for codes, ids, lists in items_to_add(engine.layers):
-            self._adder.add(codes, ids, lists=lists)
-
-    def finish(self) -> Engine:
-        """The engine with all items."""
-        self._adder.finish()
-        return self._engine
+def _joined(parts: list[Any]) -> Any:
+    """All names or columns; two by two, so that each is moved only a few times. None of none."""
+    while len(parts) > 1:
+        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+        parts = [pair[0].added(pair[1]) if len(pair) == 2 else pair[0] for pair in pairs]
+    return parts[0] if parts else None

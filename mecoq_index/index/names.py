@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -20,14 +19,11 @@ import numpy.typing as npt
 from .._arrays import Ids, check_ids
 from .._files import UNREADABLE, check_readable, first_line
 from ..errors import ArtifactError, InvalidInputError
+from .texts import BLOCK, Offsets, Rows, check_array, check_offsets, decode, encode, iterate, take
+from .texts import Bytes as Text
 
-Text = npt.NDArray[np.uint8]  # (bytes,)
-Offsets = npt.NDArray[np.int64]  # (n + 1,)
-Rows = npt.NDArray[np.int64]  # (rows,) places in the arrays of names
 Hashes = npt.NDArray[np.uint64]  # (n,)
 
-# Names handled at a time: temporary arrays take some ten times the bytes of these.
-_BLOCK = 1 << 16
 # Odd, so that multiplying by it loses nothing; its bits are those of the golden ratio.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -60,23 +56,14 @@ class Names:
     text: Text
 
     def __post_init__(self) -> None:
-        _check_array("ids", self.ids, np.int64)
-        _check_array("offsets", self.offsets, np.int64)
-        _check_array("text", self.text, np.uint8)
+        check_array("ids", self.ids, np.int64)
+        check_array("offsets", self.offsets, np.int64)
+        check_array("text", self.text, np.uint8)
         if (self.ids[:1] < 0).any() or (np.diff(self.ids) <= 0).any():
             raise InvalidInputError(
                 "ids must ascend from 0 or more, but they do not. Use Names.from_strings."
             )
-        if len(self.offsets) != len(self.ids) + 1:
-            raise InvalidInputError(
-                f"offsets must be one more than ids, {len(self.ids) + 1}, got {len(self.offsets)}."
-            )
-        ends = int(self.offsets[0]), int(self.offsets[-1])
-        if ends != (0, len(self.text)) or (np.diff(self.offsets) < 0).any():
-            raise InvalidInputError(
-                f"offsets must ascend from 0 to the {len(self.text)} bytes of text, but they do "
-                f"not: they go from {ends[0]} to {ends[1]}."
-            )
+        check_offsets(self.offsets, self.text, len(self.ids))
         for array in (self.ids, self.offsets, self.text):
             array.flags.writeable = False
 
@@ -87,7 +74,7 @@ class Names:
         Raises:
             InvalidInputError: If a name is no string or occurs twice, or ids are malformed.
         """
-        offsets, text = _encode(names)
+        offsets, text = encode(names)
         n = len(offsets) - 1
         if ids is None:
             made = cls(np.arange(n, dtype=np.int64), offsets, text)
@@ -136,11 +123,7 @@ class Names:
 
     def __iter__(self) -> Iterator[str]:
         """All names in the order of their ids."""
-        for at in range(0, len(self), _BLOCK):
-            bounds = self.offsets[at : at + _BLOCK + 1].tolist()
-            block = self.text[bounds[0] : bounds[-1]].tobytes()
-            for start, stop in pairwise(bounds):
-                yield _decode(block[start - bounds[0] : stop - bounds[0]])
+        return iterate(self.offsets, self.text)
 
     def ids_of(self, names: Sequence[str]) -> Ids:
         """The ids of items with these names, in the order of ``names``, which may repeat.
@@ -148,7 +131,7 @@ class Names:
         Raises:
             InvalidInputError: If a name is no string, or no item is called so.
         """
-        rows = self._find(*_encode(names))
+        rows = self._find(*encode(names))
         if len(unknown := np.flatnonzero(rows < 0)):
             raise InvalidInputError(
                 f"names must be known, but {len(unknown)} of {len(names)} are not, the first of "
@@ -188,7 +171,7 @@ class Names:
         staying = np.ones(len(self), np.bool_)
         staying[self._rows_of(check_ids(ids, np.size(ids)))] = False
         rows = np.flatnonzero(staying)
-        return Names(self.ids[rows], *_take(self.offsets, self.text, rows))
+        return Names(self.ids[rows], *take(self.offsets, self.text, rows))
 
     def _rows_of(self, ids: Ids) -> Rows:
         """The rows of those ``ids`` that have a name."""
@@ -198,7 +181,7 @@ class Names:
         return cast(Rows, rows[self.ids[rows] == ids])
 
     def _name(self, row: int) -> str:
-        return _decode(self.text[self.offsets[row] : self.offsets[row + 1]].tobytes())
+        return decode(self.text[self.offsets[row] : self.offsets[row + 1]].tobytes())
 
     @cached_property
     def _index(self) -> tuple[Hashes, Rows]:
@@ -218,7 +201,7 @@ class Names:
             name = self.text[self.offsets[row] : self.offsets[row + 1]].tobytes()
             if name in seen:
                 raise InvalidInputError(
-                    f"names must be distinct, but {_decode(name)!r} occurs more than once."
+                    f"names must be distinct, but {decode(name)!r} occurs more than once."
                 )
             seen.add(name)
         return hashes, rows
@@ -227,8 +210,8 @@ class Names:
         """The row of each name in ``text``, or -1."""
         hashes, rows = self._index
         found = np.full(len(offsets) - 1, -1, np.int64)
-        for at in range(0, len(found), _BLOCK):
-            bounds = offsets[at : at + _BLOCK + 1]
+        for at in range(0, len(found), BLOCK):
+            bounds = offsets[at : at + BLOCK + 1]
             wanted = _hash(bounds, text)
             places = np.searchsorted(hashes, wanted)
             asking = np.arange(len(wanted))
@@ -255,74 +238,25 @@ class Names:
         """Whether my names in rows ``mine`` are those of ``text`` in rows ``theirs``."""
         lengths = self.offsets[mine + 1] - self.offsets[mine]
         same = lengths == offsets[theirs + 1] - offsets[theirs]
-        bounds, left = _take(self.offsets, self.text, mine[same])
-        _, right = _take(offsets, text, theirs[same])
+        bounds, left = take(self.offsets, self.text, mine[same])
+        _, right = take(offsets, text, theirs[same])
         differences = np.cumsum(np.append(0, left != right))
         same[same] = differences[bounds[1:]] == differences[bounds[:-1]]
         return cast(npt.NDArray[np.bool_], same)
 
 
-def _check_array(name: str, array: object, dtype: type[np.generic]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
-        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array)
-        raise InvalidInputError(
-            f"{name} must be an array of {dtype.__name__} with one axis, got {got}. "
-            "Use Names.from_strings."
-        )
-
-
-def _decode(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
-
-
-def _encode(names: Sequence[str]) -> tuple[Offsets, Text]:
-    if isinstance(names, str):
-        raise InvalidInputError(f"names must be a sequence of strings, got one: {names!r}.")
-    offsets = np.zeros(len(names) + 1, np.int64)
-    blocks = []
-    for at in range(0, len(names), _BLOCK):
-        encoded = [_encode_name(name) for name in names[at : at + _BLOCK]]
-        offsets[at + 1 : at + 1 + len(encoded)] = [len(name) for name in encoded]
-        blocks.append(b"".join(encoded))
-    return np.cumsum(offsets), np.frombuffer(b"".join(blocks), np.uint8)
-
-
-def _encode_name(name: object) -> bytes:
-    if not isinstance(name, str):
-        raise InvalidInputError(f"names must be strings, got {type(name).__name__}.")
-    try:
-        return name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError as exc:
-        raise InvalidInputError(f"names must be text that UTF-8 can hold, got {name!r}.") from exc
-
-
 def _sorted(ids: Ids, offsets: Offsets, text: Text) -> Names:
     if (np.diff(ids) < 0).any():
         rows = np.argsort(ids, kind="stable")
-        ids, (offsets, text) = ids[rows], _take(offsets, text, rows)
+        ids, (offsets, text) = ids[rows], take(offsets, text, rows)
     return Names(ids, offsets, text)
-
-
-def _take(offsets: Offsets, text: Text, rows: Rows) -> tuple[Offsets, Text]:
-    """The names in these rows, one after the other."""
-    starts = offsets[rows]
-    lengths = offsets[rows + 1] - starts
-    bounds = np.cumsum(np.append(np.int64(0), lengths))
-    taken = np.empty(bounds[-1], np.uint8)
-    for at in range(0, len(rows), _BLOCK):
-        block = slice(at, at + _BLOCK)
-        here = bounds[at : at + _BLOCK + 1]
-        # How far each byte moves is the same for all bytes of a name.
-        moves = np.repeat(starts[block] - here[:-1], lengths[block])
-        taken[here[0] : here[-1]] = text[np.arange(here[0], here[-1]) + moves]
-    return bounds, taken
 
 
 def _hash(offsets: Offsets, text: Text) -> Hashes:
     """A 64-bit hash of each name, the same on every machine."""
     hashes = np.empty(len(offsets) - 1, np.uint64)
-    for at in range(0, len(hashes), _BLOCK):
-        hashes[at : at + _BLOCK] = _hash_block(offsets[at : at + _BLOCK + 1], text)
+    for at in range(0, len(hashes), BLOCK):
+        hashes[at : at + BLOCK] = _hash_block(offsets[at : at + BLOCK + 1], text)
     return hashes
 
 

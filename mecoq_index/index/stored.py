@@ -12,6 +12,7 @@ from ..engines.base import Engine
 from ..engines.registry import get_engine
 from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
+from .columns import ItemColumns
 from .names import Names
 
 
@@ -37,6 +38,7 @@ def save_bundle(
     path: str | Path,
     *,
     names: Sequence[str] | Names = (),
+    columns: ItemColumns | None = None,
     overwrite: bool = False,
     description: Mapping[str, Any] | None = None,
     on_written: Callable[[str], None] | None = None,
@@ -46,33 +48,39 @@ def save_bundle(
     Args:
         engine: The engine.
         path: The folder to make.
-        names: What each item is called: by id, or in the order of the ids 0..n-1; empty for items
+        names: The names of the items: by id, or in the order of the ids 0..n-1; empty for items
             without names.
+        columns: The items' columns; left out for an engine that stores them itself.
         overwrite: Whether an existing bundle may be replaced.
         description: Plain values for the manifest, beside what the engine says of itself.
-        on_written: Told the manifest's checksum when everything but the manifest is on disk.
+        on_written: Called with the manifest's checksum when all but the manifest is on disk.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, or there are names but
             not one for each id.
         ArtifactError: If another program keeps writing it.
     """
-    content = _content(engine, names, description)
+    content = _content(engine, names, columns, description)
     write_bundle(path, content, overwrite=overwrite, on_written=on_written)
 
 
-def save_changes(engine: Engine, bundle: Bundle, names: Names) -> None:
+def save_changes(
+    engine: Engine, bundle: Bundle, names: Names, columns: ItemColumns | None = None
+) -> None:
     """Write an engine that was opened from a bundle, and changed, back to it.
 
     Raises:
         ArtifactError: If somebody else has changed the bundle since it was opened.
-        InvalidInputError: If there are names but not one for each id.
+        InvalidInputError: If there are names or columns, but not of each id.
     """
-    update_bundle(bundle, _content(engine, names, None))
+    update_bundle(bundle, _content(engine, names, columns, None))
 
 
 def _content(
-    engine: Engine, names: Sequence[str] | Names, description: Mapping[str, Any] | None
+    engine: Engine,
+    names: Sequence[str] | Names,
+    columns: ItemColumns | None,
+    description: Mapping[str, Any] | None,
 ) -> Content:
     if not isinstance(names, Names):
         names = Names.from_strings(names)
@@ -85,6 +93,11 @@ def _content(
             f"names are kept by id, but those given are for the ids {names.ids[0]}.."
             f"{names.ids[-1]}, and the engine holds others. Give Names.from_strings(names, ids)."
         )
+    kept = ItemColumns.none() if columns is None or engine.stores_columns else columns
+    if len(kept) and not np.array_equal(np.sort(engine.ids()), kept.ids):
+        raise InvalidInputError(
+            f"columns must be those of all {len(engine)} items, got {len(kept)} of them."
+        )
     return Content(
         engine=engine.name,
         index_file=engine.file_name,
@@ -92,6 +105,7 @@ def _content(
         codebooks=engine.codebooks,
         description={**engine.describe(), **(description or {})},
         names=names,
+        columns=kept,
     )
 
 
@@ -100,15 +114,13 @@ def check_holds_items(path: Path) -> None:
 
     Raises:
         ArtifactError: If the folder is no bundle.
-        InvalidInputError: If the bundle points to a collection of Milvus.
+        InvalidInputError: If the bundle points to items that are elsewhere.
     """
     manifest = Bundle.read_manifest(path)
-    if manifest["engine"] == "milvus":
-        where = manifest["description"]
+    if not get_engine(manifest["engine"]).holds_items:
         raise InvalidInputError(
-            f"{path} must hold its items to be changed or merged, but they are in collection "
-            f"{where.get('collection')!r} at {where.get('uri')}, to which it points. Add to that "
-            "and remove from it by mecoq_index.open_bundle(path)[0]."
+            f"{path} must hold its items to be merged, but it points to items that the "
+            f"{manifest['engine']} engine keeps elsewhere."
         )
 
 
@@ -117,7 +129,7 @@ def open_bundle(path: str | Path, **options: Any) -> tuple[Engine, Bundle]:
 
     Args:
         path: The folder.
-        options: What the engine takes, by keyword, to be opened; ``token`` for ``milvus``.
+        options: The engine's options of the stage ``open``, by keyword.
 
     Raises:
         ArtifactError: If the folder is no bundle, damaged, or of a newer version.

@@ -52,7 +52,7 @@ def add_items(path: str | Path, codes: Codes, ids: Ids | Sequence[str] | None = 
     elif ids is not None:
         numbers = check_ids(ids, len(codes))
     engine.add(codes, numbers)
-    save_changes(engine, bundle, names)
+    save_changes(engine, bundle, names, bundle.columns)
     return numbers
 
 
@@ -80,7 +80,7 @@ def remove_items(path: str | Path, ids: Ids | Sequence[str]) -> int:
     numbers = ids if isinstance(ids, np.ndarray) else _ids_of(bundle, ids)
     removed = engine.remove(numbers)
     if removed:
-        save_changes(engine, bundle, bundle.names.without(numbers))
+        save_changes(engine, bundle, bundle.names.without(numbers), bundle.columns.without(numbers))
     return removed
 
 

@@ -592,10 +592,10 @@ def test_the_tuned_nprobe_reaches_the_recall_and_one_less_does_not(factory, reca
     engine = FaissEngine.build(BOOKS, codes, factory=factory)
     before = engine.describe()
     tuned = tune_nprobe(engine, z, recall=recall, k=10)
-    assert tuned.recall == pytest.approx(recall_of(engine, z, tuned.nprobe, 10, codes))
+    assert tuned.recall == pytest.approx(recall_of(engine, z, tuned.value, 10, codes))
     assert tuned.recall >= recall
-    assert tuned.nprobe == 1 or recall_of(engine, z, tuned.nprobe - 1, 10, codes) < recall
-    assert (tuned.nprobe, tuned.recall) in tuned.curve
+    assert tuned.value == 1 or recall_of(engine, z, tuned.value - 1, 10, codes) < recall
+    assert (tuned.value, tuned.recall) in tuned.curve
     assert list(tuned.curve) == sorted(tuned.curve)
     assert engine.describe() == before
 
@@ -606,7 +606,7 @@ def test_all_of_the_recall_can_be_asked_for_where_scores_are_exact():
         tuned = tune_nprobe(FaissEngine.build(BOOKS, codes, factory=factory), z, recall=1.0)
         assert tuned.recall == 1.0
     few = FaissEngine.build(BOOKS, codes[:5], factory="IVF2,MeCoQ")  # fewer items than k
-    assert tune_nprobe(few, z, recall=1.0, k=10).nprobe == 2
+    assert tune_nprobe(few, z, recall=1.0, k=10).value == 2
 
 
 def test_the_recall_of_fast_scan_is_not_counted_by_its_rounded_scores():

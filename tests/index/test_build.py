@@ -52,9 +52,10 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(building, "_ADDED_AT_A_TIME", 1500)
 
 
-def options_of(layout, **more):
-    return BuildOptions(engine="numpy" if layout == "numpy" else "faiss",
-                        factory=None if layout == "numpy" else layout, **more)  # fmt: skip
+def options_of(layout, *, shard=None, **more):
+    if layout == "numpy":
+        return BuildOptions(engine="numpy", shard=shard)
+    return BuildOptions(shard=shard, options={"factory": layout, **more})
 
 
 def content(path):
@@ -102,7 +103,7 @@ def test_files_give_the_bytes_that_arrays_give(tmp_path, kind):
     else:
         np.save(source, array)
     for name, rows in (("a", ArrayRows(array)), ("b", open_vectors(source))):
-        build_bundle(rows, BOOKS, tmp_path / name, BuildOptions(factory="IVF8,MeCoQ"))
+        build_bundle(rows, BOOKS, tmp_path / name, BuildOptions(options={"factory": "IVF8,MeCoQ"}))
     assert content(tmp_path / "a") == content(tmp_path / "b")
     np.testing.assert_array_equal(
         open_bundle(tmp_path / "b")[0].codes(np.arange(N)),
@@ -172,11 +173,17 @@ def test_ids_that_do_not_fit_are_refused_before_a_row_is_encoded(
 @pytest.mark.parametrize(
     "options,message",
     [
-        (BuildOptions(factory="IVF5001,MeCoQ"), "IVF5001 needs at least 5001 items"),
-        (BuildOptions(factory="IVF8,MeCoQ", seed=-1), "seed must be an integer from 0"),
-        (BuildOptions(engine="numpy", factory="MeCoQ"), "factory and nprobe are for the faiss"),
+        (BuildOptions(options={"factory": "IVF5001,MeCoQ"}), "IVF5001 needs at least 5001 items"),
+        (
+            BuildOptions(options={"factory": "IVF8,MeCoQ", "seed": -1}),
+            "seed must be an integer from 0",
+        ),
+        (
+            BuildOptions(engine="numpy", options={"factory": "MeCoQ"}),
+            "unknown option of the numpy engine 'factory'; there are no",
+        ),
         (BuildOptions(engine="fais"), "unknown engine 'fais'"),
-        (BuildOptions(factory="IVF8,MeCoQ", nprobe=9), "nprobe"),
+        (BuildOptions(options={"factory": "IVF8,MeCoQ", "nprobe": 9}), "nprobe"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_a_row_is_encoded(
@@ -298,9 +305,7 @@ def test_a_build_that_was_interrupted_anywhere_ends_in_the_same_bytes(tmp_path, 
     before = content(tmp_path / "x") if overwrite else None
     build(whole, overwrite=overwrite, on_progress=listener)
     stages = [text for text, _, _ in listener.seen]
-    wanted = {"encoding", "writing"} | (
-        {"assigning lists", "making lists"} if "IVF" in case else set()
-    )
+    wanted = {"encoding", "writing"} | ({"placing", "making lists"} if "IVF" in case else set())
     assert wanted <= set(stages)
     # One after the other, each going on from the one before; only the last told is after the end.
     for number in range(1, len(stages)):
@@ -317,7 +322,7 @@ def test_a_build_that_was_interrupted_anywhere_ends_in_the_same_bytes(tmp_path, 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_every_single_interruption_can_be_gone_on_with(tmp_path, overwrite):
-    options = BuildOptions(factory="IVF8,MeCoQ")
+    options = BuildOptions(options={"factory": "IVF8,MeCoQ"})
     listener = InterruptAt(0)
     build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "whole", options, on_progress=listener)
     want = content(tmp_path / "whole")
@@ -395,8 +400,8 @@ def interrupt(out, rows=None, *, number=2, codebooks=BOOKS, **options):
 @pytest.mark.parametrize(
     "change,message",
     [
-        ({"options": BuildOptions(factory="IVF8,MeCoQ")}, "differs in: factory"),
-        ({"options": BuildOptions(seed=3)}, "differs in: seed"),
+        ({"options": BuildOptions(options={"factory": "IVF8,MeCoQ"})}, "differs in: factory"),
+        ({"options": BuildOptions(options={"seed": 3})}, "differs in: seed"),
         ({"options": NUMPY}, "differs in: engine"),
         ({"options": BuildOptions(shard=Shard(1, 2))}, "differs in: shard"),
         ({"codebooks": make_codebooks(1)}, "differs in: codebooks"),
@@ -430,7 +435,7 @@ def test_a_file_that_was_changed_since_is_noticed(tmp_path):
 
 
 def test_without_resume_a_build_starts_again(tmp_path):
-    interrupt(tmp_path / "x", options=BuildOptions(factory="IVF8,MeCoQ"), number=20)
+    interrupt(tmp_path / "x", options=BuildOptions(options={"factory": "IVF8,MeCoQ"}), number=20)
     told = InterruptAt(0)
     build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", on_progress=told)
     assert told.seen[0] == ("encoding", 1024, N)
@@ -645,7 +650,7 @@ def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
 def build(name, out):
-    build_bundle(open_vectors(name), Codebooks.load("c.npy"), out, BuildOptions(factory="MeCoQ"))
+    build_bundle(open_vectors(name), Codebooks.load("c.npy"), out, BuildOptions(options={"factory": "MeCoQ"}))
 
 build("small.npy", "small")
 Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now

@@ -7,17 +7,19 @@ find less, because the lengths of their subvectors play no part in AQS.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from ..._arrays import Codes, Ids, Vectors, check_vectors
+from ..._optional import import_faiss
+from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
-from .inject import import_faiss, layers_of, mark_trained
+from .inject import layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
 _MIN_POINTS_PER_LIST = 39  # fewer, and FAISS warns
@@ -26,9 +28,6 @@ _RUN = 64
 _ITERATIONS = 10
 _SEEDS = 2**31 - 1  # FAISS takes a 32-bit integer
 
-Step = Callable[[int, int], None]
-"""Told how far a work has come: steps done and steps in all."""
-
 
 def train_coarse_quantizer(
     index: Any,
@@ -36,7 +35,7 @@ def train_coarse_quantizer(
     codebooks: Codebooks,
     *,
     seed: int = 0,
-    on_progress: Step | None = None,
+    on_progress: Progress = silent,
 ) -> None:
     """Train the lists of an IVF index on (a sample of) the codes it will hold.
 
@@ -98,7 +97,7 @@ def sample_runs(items: int, nlist: int, seed: int) -> list[tuple[int, int]]:
 
 
 def make_centroids(
-    sample: Vectors, nlist: int, *, seed: int = 0, on_progress: Step | None = None
+    sample: Vectors, nlist: int, *, seed: int = 0, on_progress: Progress = silent
 ) -> Vectors:
     """Spherical k-means by inner product.
 
@@ -125,8 +124,7 @@ def make_centroids(
     assigner = faiss.IndexFlatIP(width)
     for iteration in range(_ITERATIONS):
         clustering.train(sample, assigner)
-        if on_progress:
-            on_progress(iteration + 1, _ITERATIONS)
+        on_progress("making lists", iteration + 1, _ITERATIONS)
     centroids: Vectors = faiss.vector_to_array(clustering.centroids).reshape(nlist, width)
     if len(sample) == nlist:
         faiss.normalize_L2(centroids)  # FAISS has then copied them as they are

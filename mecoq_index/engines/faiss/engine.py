@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ..._arguments import check_known
 from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, distinct_ids
-from ..._files import atomic_file, check_readable
+from ..._files import atomic_file
+from ..._optional import import_faiss
+from ..._progress import Progress, silent
 from ...codebooks import Codebooks
-from ...errors import ArtifactError, InvalidInputError
+from ...errors import InvalidInputError
 from ...scoring import decode
+from ..abilities import Tuned
+from ..base import Batch, Engine, Option
 from ..hits import Hits, RangeHits
-from .coarse import Step, train_coarse_quantizer
-from .factory import make_index, spec_of
+from .builder import FaissBuilder
+from .coarse import centroids_of, set_centroids, train_coarse_quantizer
+from .factory import make_index
 from .grammar import FactorySpec, parse
-from .inject import holds, import_faiss, layers_of, protect
-from .items import Adder, codes_at, item_ids, locate
-from .layout import Lists
+from .inject import layers_of
+from .items import Adder, batches, codes_at, item_ids, locate
+from .layout import Lists, bytes_per_vector
+from .opening import open_index
+from .options import OPTIONS
 from .search import Searcher
+from .tuning import tune_nprobe
 
 
 class FaissEngine:
@@ -33,12 +43,15 @@ class FaissEngine:
     Searches change nothing in the engine, so threads may share it as long as none adds or removes.
 
     Attributes:
-        index: The ``faiss.Index``. It takes block-normalised queries.
+        index: The ``faiss.Index``. It takes block-normalized queries.
         spec: What the index is made of.
     """
 
     name: ClassVar[str] = "faiss"
     file_name: ClassVar[str] = "index.faiss"
+    options: ClassVar[Sequence[Option]] = OPTIONS
+    holds_items: ClassVar[bool] = True
+    stores_columns: ClassVar[bool] = False
 
     def __init__(self, index: Any, spec: FactorySpec, codebooks: Codebooks) -> None:
         self.index = index
@@ -120,13 +133,83 @@ class FaissEngine:
         engine.add(codes, ids)
         return engine
 
+    @classmethod
+    def builder(
+        cls,
+        codebooks: Codebooks,
+        items: int,
+        *,
+        factory: str = "MeCoQ",
+        nprobe: int | None = None,
+        seed: int = 0,
+    ) -> FaissBuilder:
+        """A builder of an engine, see `build` for its options.
+
+        Raises:
+            InvalidInputError: If FAISS cannot represent what is asked for.
+            MissingDependencyError: If FAISS is not installed.
+        """
+        return cls.empty(codebooks, factory, items=items, nprobe=nprobe)._builder(seed)
+
+    def _builder(self, seed: int = 0) -> FaissBuilder:
+        return FaissBuilder(
+            self.index,
+            self.layers,
+            self.spec,
+            self._codebooks,
+            seed=seed,
+            finished=lambda: self,
+        )
+
+    def builder_alike(self) -> FaissBuilder:
+        """A builder of an empty engine with the same layout, lists and nprobe."""
+        nprobe = int(self.layers.core.nprobe) if self.spec.nlist else None
+        made = self.empty(self._codebooks, str(self.spec), items=len(self), nprobe=nprobe)
+        if self.spec.nlist:
+            set_centroids(made.index, centroids_of(self.layers.core))
+        return made._builder()
+
+    def merge_obstacle(self, other: Engine) -> str:
+        """What keeps the other engine's items from being merged into this one's; empty if nothing.
+
+        Layouts must be the same, and so must the lists.
+        """
+        if not isinstance(other, FaissEngine) or str(other.spec) != str(self.spec):
+            layout = other.describe().get("factory", other.name)
+            return f"another layout: {layout} instead of {self.spec}"
+        if self.spec.nlist and not np.array_equal(
+            centroids_of(other.layers.core), centroids_of(self.layers.core)
+        ):
+            return "other lists, made from other items; shards of one build have the same"
+        return ""
+
+    def items(self) -> Iterator[Batch]:
+        """All items with their lists, in an order in which `builder_alike` makes the same index.
+
+        Where IDMap or Refine is around lists, all items come at once, in the memory of all codes.
+        """
+        return batches(self.layers)
+
+    def tune(self, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
+        """Find the smallest nprobe that reaches a recall, see `tuning.tune_nprobe`."""
+        return tune_nprobe(self, z, recall=recall, k=k)
+
+    def set_default(self, setting: str, value: int) -> None:
+        """Make an nprobe the one that searches use unless told otherwise.
+
+        Raises:
+            InvalidInputError: If the setting is another one, or does not fit the index.
+        """
+        check_known([setting], ["nprobe"], what="setting with a default")
+        self.layers.core.nprobe = self._searcher.check_nprobe(value)
+
     def add(
         self,
         codes: Codes,
         ids: Ids | range | None = None,
         *,
         lists: Lists | None = None,
-        on_progress: Step | None = None,
+        on_progress: Progress = silent,
     ) -> None:
         """Add codes under ids.
 
@@ -137,13 +220,13 @@ class FaissEngine:
             on_progress: Told the codes added and in all.
 
         Raises:
-            InvalidInputError: If codes, ids or lists are malformed, an id is held already, the
-                index cannot keep ids of one's own, or it is IVF and has no lists yet.
+            InvalidInputError: If codes, ids or lists are malformed, an id is taken, the index
+                cannot keep ids of one's own, or it is IVF and has no lists yet.
         """
         codes = check_codes(codes, self._codebooks.M, self._codebooks.K)
         found = self._new_ids(ids, len(codes))
         adder = Adder(self.layers, self._codebooks)
-        adder.add(codes, found, lists=lists, step=on_progress)
+        adder.add(codes, found, lists=lists, on_progress=on_progress)
         adder.finish()
         if len(found):
             largest = found[-1] if isinstance(found, range) else int(found.max())
@@ -151,8 +234,8 @@ class FaissEngine:
 
     @property
     def keeps_ids(self) -> bool:
-        """Whether items can have ids of one's own; else they are numbered 0..n-1."""
-        return bool(self.spec.id_map or (self.spec.nlist and not self.spec.refine))
+        """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
+        return self.spec.keeps_ids
 
     def _new_ids(self, ids: Ids | range | None, n: int) -> Ids | range:
         if not self.keeps_ids:
@@ -167,7 +250,7 @@ class FaissEngine:
         if ids is None:
             if free + n > 2**63:
                 raise InvalidInputError(
-                    f"no {n} numbers are free behind the largest id, {free - 1}. Give ids."
+                    f"no {n} numbers are free after the largest id, {free - 1}. Give ids."
                 )
             return range(free, free + n)
         if isinstance(ids, range):
@@ -180,19 +263,19 @@ class FaissEngine:
         held = self.ids()
         if len(taken := np.intersect1d(ids, held)):
             raise InvalidInputError(
-                f"ids must be new, but {len(taken)} are held already, for instance {taken[0]}. "
+                f"ids must be new, but {len(taken)} are taken already, for instance {taken[0]}. "
                 "Remove them first to replace them."
             )
         return ids
 
     def _free_id(self) -> int:
-        """The number behind the largest id ever held, as far as this engine has seen."""
+        """The number after the largest id so far, as far as this engine has seen."""
         if self._next_id is None:
             self._next_id = int(self.ids().max(initial=-1)) + 1
         return self._next_id
 
     def ids(self) -> Ids:
-        """The ids of all items held, in no particular order."""
+        """The ids of all items, in no particular order."""
         return item_ids(self.layers)
 
     def search(
@@ -208,7 +291,7 @@ class FaissEngine:
         """The k best items for each raw query. All settings are for this call only.
 
         Args:
-            z: float32, shape (nq, D); normalised per subvector here.
+            z: float32, shape (nq, D); normalized per subvector here.
             k: Results per query.
             nprobe: For IVF: lists to look into; the index's setting if None.
             k_factor: For FastScan, flat or with Refine: fetch k_factor * k items by rounded tables
@@ -257,7 +340,7 @@ class FaissEngine:
         """The codes (n, M) of the items with these ids, which may repeat.
 
         Raises:
-            InvalidInputError: If ids are malformed, or one is not held.
+            InvalidInputError: If ids are malformed, or no item has one of them.
         """
         wanted, places = distinct_ids(ids)
         out = np.empty((len(wanted), self._codebooks.M), np.uint8)
@@ -269,7 +352,7 @@ class FaissEngine:
         """The decoded vectors (n, D) of the items with these ids, which may repeat.
 
         Raises:
-            InvalidInputError: If ids are malformed, or one is not held.
+            InvalidInputError: If ids are malformed, or no item has one of them.
         """
         return decode(self.codes(ids), self._codebooks)
 
@@ -304,27 +387,13 @@ class FaissEngine:
         Raises:
             ArtifactError: If the file is damaged, of another kind, or holds other codebooks.
         """
-        path = check_readable(Path(path))
-        try:
-            index = import_faiss().read_index(str(path))
-            spec = spec_of(index, codebooks)
-        except (RuntimeError, InvalidInputError) as exc:
-            raise ArtifactError(f"{path} is no FAISS index with a product quantizer.") from exc
-        _check_opened(path, index, spec, codebooks)
-        protect(index)
+        index, spec = open_index(Path(path), codebooks)
         return cls(index, spec, codebooks)
 
     @property
     def bytes_per_vector(self) -> float:
         """Bytes of packed code, of 8-byte ids for IVF and IDMap, and of the links of a graph."""
-        spec = self.spec
-        code = (spec.M * spec.nbits + 7) // 8
-        size = float(code * (1 + bool(spec.refine)) + 8 * bool(spec.nlist) + 8 * bool(spec.id_map))
-        if spec.graph and len(self):
-            graph = self.layers.core.hnsw
-            links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
-            size += links / len(self)
-        return size
+        return bytes_per_vector(self.layers, self.spec, len(self))
 
     def describe(self) -> dict[str, Any]:
         """Plain values for people and logs."""
@@ -342,28 +411,3 @@ class FaissEngine:
 
     def __len__(self) -> int:
         return int(self.index.ntotal)
-
-
-def _check_opened(path: Path, index: Any, spec: FactorySpec, codebooks: Codebooks) -> None:
-    """Refuse an index that would not rank by AQS over these codebooks."""
-    faiss = import_faiss()
-    core = layers_of(index).core
-    if not holds(index, codebooks):
-        raise ArtifactError(
-            f"{path} holds other codebooks than the ones given "
-            f"({codebooks.fingerprint[:12]}). Search it with its own."
-        )
-    if spec.projection or spec.refine == "Flat":
-        raise ArtifactError(
-            f"{path} is {spec}, which takes vectors that the engine does not have. "
-            "Search it with FAISS itself."
-        )
-    if core.metric_type != (faiss.METRIC_L2 if spec.graph else faiss.METRIC_INNER_PRODUCT):
-        raise ArtifactError(f"{path} does not rank by inner product, so not by AQS.")
-    if getattr(core, "by_residual", False):
-        raise ArtifactError(
-            f"{path} holds codes of residuals, so its scores are not AQS. "
-            "Build it again with mecoq_index.index_factory."
-        )
-    if not index.is_trained:
-        raise ArtifactError(f"{path} has no lists yet. Train the index before it is saved.")

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import check_readable
+from ..._optional import import_faiss
 from ...codebooks import Codebooks, Layer
 from ...errors import ArtifactError, InvalidInputError
 from .grammar import FactorySpec, parse
-from .inject import bits_per_code, import_faiss, inject, layers_of, protect
+from .inject import bits_per_code, inject, layers_of, protect
 
 _K_FACTOR = 10.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
 EF_SEARCH = 64  # FAISS's default of 16 finds too little among so many equal codes

@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes, Ids
+from ..._optional import import_faiss
 from ...errors import InvalidInputError, MissingDependencyError
-from .inject import import_faiss, stored_codewords
+from .inject import stored_codewords
 
 # What the centroids of an IVF index are multiplied by in its twin.
 LIST_SCALE = 2.0**-30

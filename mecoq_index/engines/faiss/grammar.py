@@ -84,6 +84,11 @@ class FactorySpec:
         return self._string(f"MeCoQ{self.M}x{self.nbits}", "")
 
     @property
+    def keeps_ids(self) -> bool:
+        """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
+        return bool(self.id_map or (self.nlist and not self.refine))
+
+    @property
     def faiss_string(self) -> str:
         """The string of the same structure for FAISS, without the projection.
 

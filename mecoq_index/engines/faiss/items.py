@@ -1,10 +1,10 @@
 """Put codes into a FAISS index as they are, and read them back: nothing is encoded or decoded.
 
-What FAISS does that a reader would not guess:
+FAISS behaves in ways that a reader would not guess:
 
 - ``IndexIVFPQFastScan.add_sa_codes`` corrupts the heap, and IndexPQFastScan, Refine and
   PreTransform refuse it. Codes for FastScan go into a plain index of the same codes, which is
-  converted, and the blocks of the result are put behind those that are there.
+  converted, and the blocks of the result are appended to those that are there.
 - Wrappers count their items themselves, so after the core has grown each of them is told.
 """
 
@@ -18,12 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes, Ids
+from ..._optional import import_faiss
+from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
-from .coarse import Step, assign_lists
-from .inject import Layers, bits_per_code, import_faiss
-from .layout import Lists, append_lists, append_table, behind, codes_in_blocks, pack, unpack
+from ..base import Batch
+from .coarse import assign_lists
+from .inject import Layers, bits_per_code
+from .layout import (
+    Lists,
+    append_lists,
+    append_table,
+    codes_in_blocks,
+    pack,
+    unpack,
+    with_list_numbers,
+)
 
 _CHUNK = 1 << 16
 _STAGED = 1 << 23  # codes that are converted at a time; under 500 MB with 8-byte codes
@@ -53,7 +64,7 @@ class Adder:
         ids: Ids | range,
         *,
         lists: Lists | None = None,
-        step: Step | None = None,
+        on_progress: Progress = silent,
     ) -> None:
         """Append codes.
 
@@ -62,7 +73,7 @@ class Adder:
             ids: int64, shape (n,), or a range of n. Kept by IDMap or else by IVF; row numbers
                 elsewhere.
             lists: For IVF: the list of each code, shape (n,), where it is known already.
-            step: Told the codes added and in all.
+            on_progress: Told the codes added and in all.
         """
         if self._layers.id_map is not None:
             self._new_ids.append(ids)
@@ -73,8 +84,7 @@ class Adder:
             self._add_chunk(part, part_ids, None if lists is None else lists[chunk])
             if self._stage is not None and self._stage.ntotal >= _STAGED:
                 self._empty_stage()
-            if step:
-                step(min(start + _CHUNK, len(codes)), len(codes))
+            on_progress("adding", min(start + _CHUNK, len(codes)), len(codes))
 
     def _add_chunk(self, codes: Codes, ids: Ids, lists: Lists | None) -> None:
         layers, target = self._layers, self._stage or self._layers.core
@@ -92,7 +102,7 @@ class Adder:
             if lists is None:
                 lists = assign_lists(target, codes, self._codebooks)
             _check_lists(lists, len(codes), layers.core.nlist)
-            target.add_sa_codes(behind(lists, packed, target.coarse_code_size()), ids)
+            target.add_sa_codes(with_list_numbers(lists, packed, target.coarse_code_size()), ids)
         else:
             target.add_sa_codes(packed)
         if layers.refine is not None:
@@ -167,7 +177,7 @@ def _append_blocks(layers: Layers, stage: Any) -> None:
     if len(codes):
         packed = pack(codes, core.pq.nbits)
         if layers.is_ivf:
-            grown.add_sa_codes(behind(lists, packed, grown.coarse_code_size()), ids)
+            grown.add_sa_codes(with_list_numbers(lists, packed, grown.coarse_code_size()), ids)
         else:
             grown.add_sa_codes(packed)
     if layers.is_ivf:
@@ -216,9 +226,9 @@ class Part:
     """The list; 0 where there are none."""
 
     @property
-    def lists(self) -> Lists:
+    def lists(self) -> npt.NDArray[np.int32]:
         """The list of each item, (n,)."""
-        return np.full(len(self.codes), self.number)
+        return np.full(len(self.codes), self.number, np.int32)
 
 
 def read_items(layers: Layers) -> Iterator[Part]:
@@ -237,22 +247,23 @@ def read_items(layers: Layers) -> Iterator[Part]:
             yield Part(codes_at(layers, rows, number), ids if names is None else names[ids], number)
 
 
-def items_to_add(layers: Layers) -> Iterator[tuple[Codes, Ids | range, Lists | None]]:
-    """Codes, ids and lists of all items, in an order in which an `Adder` makes the index again.
+def batches(layers: Layers) -> Iterator[Batch]:
+    """All items with their lists, in an order in which an `Adder` makes the index again.
 
     Where IDMap or Refine is around lists, they go by rows, which lists hold out of order: then all
     items come at once, in the memory of all codes.
     """
     if not layers.is_ivf or (layers.id_map is None and layers.refine is None):
         for part in read_items(layers):
-            yield part.codes, part.ids, part.lists if layers.is_ivf else None
+            yield Batch(part.codes, part.ids, part.lists if layers.is_ivf else None)
         return
     pq = layers.pq_holders[0].pq
     codes = np.empty((layers.core.ntotal, pq.M), np.uint8)
     lists = np.empty(len(codes), np.int32)
     for part in read_items(replace(layers, id_map=None)):
         codes[part.ids], lists[part.ids] = part.codes, part.number
-    yield codes, item_ids(layers) if layers.id_map is not None else range(len(codes)), lists
+    ids = item_ids(layers) if layers.id_map is not None else range(len(codes))
+    yield Batch(codes, ids, lists)
 
 
 def codes_at(layers: Layers, rows: npt.NDArray[np.int64], number: int = 0) -> Codes:
@@ -304,7 +315,7 @@ def locate(layers: Layers, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64
     """Where items lie: the number of a list, rows within it, and which of ``ids`` they are.
 
     Raises:
-        InvalidInputError: If an id is not held.
+        InvalidInputError: If no item has one of the ids.
     """
     order = np.argsort(ids)
     wanted = ids[order]
@@ -319,7 +330,8 @@ def locate(layers: Layers, ids: Ids) -> Iterator[tuple[int, npt.NDArray[np.int64
             yield number, rows, order[place[rows]]
     if not found.all():
         raise InvalidInputError(
-            f"ids must be held, but {(~found).sum()} are not, for instance {wanted[~found][0]}."
+            f"ids must be those of items, but {(~found).sum()} are not, for instance "
+            f"{wanted[~found][0]}."
         )
 
 
@@ -332,12 +344,12 @@ def ids_in(layers: Layers, number: int) -> Ids:
     ids = _list_ids(layers, number)
     if layers.id_map is None:
         return ids
-    names: Ids = names_of(layers)[ids]
+    names: Ids = ids_of_rows(layers)[ids]
     return names
 
 
-def names_of(layers: Layers) -> Ids:
-    """What IDMap calls its items, as a view: valid until the index changes."""
+def ids_of_rows(layers: Layers) -> Ids:
+    """The ids that IDMap gives to rows, as a view that is valid until the index changes."""
     names = layers.id_map.id_map
     view: Ids = import_faiss().rev_swig_ptr(names.data(), names.size())
     return view

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes
-from .inject import import_faiss
+from ..._optional import import_faiss
+from .grammar import FactorySpec
+from .inject import Layers
 
 Lists = npt.NDArray[np.integer[Any]]
 
@@ -47,8 +49,8 @@ def unpack(packed: Codes, M: int, nbits: int) -> Codes:
     return codes
 
 
-def behind(lists: Lists, packed: Codes, width: int) -> Codes:
-    """Codes behind the little-endian number of their list."""
+def with_list_numbers(lists: Lists, packed: Codes, width: int) -> Codes:
+    """Codes, each after the little-endian number of its list in ``width`` bytes."""
     prefix = np.ascontiguousarray(lists, dtype="<i8").view(np.uint8).reshape(len(packed), 8)
     return np.concatenate([prefix[:, :width], packed], axis=1)
 
@@ -82,7 +84,7 @@ def codes_in_blocks(
 
 
 def append_table(core: Any, converted: Any) -> None:
-    """Put blocks behind the whole blocks of a flat FastScan index."""
+    """Append blocks to the full blocks of a flat FastScan index."""
     faiss = import_faiss()
     whole = core.ntotal // core.bbs * core.bbs
     start, size = whole * core.M2 // 2, converted.codes.size()
@@ -94,7 +96,7 @@ def append_table(core: Any, converted: Any) -> None:
 
 
 def append_lists(core: Any, new: Any) -> None:
-    """Put blocks behind the whole blocks of each list of an IVF FastScan index."""
+    """Append blocks to the full blocks of each list of an IVF FastScan index."""
     faiss, lists, bbs = import_faiss(), core.invlists, core.bbs
     for number in range(core.nlist):
         if not (size := new.list_size(number)):
@@ -109,3 +111,14 @@ def append_lists(core: Any, new: Any) -> None:
         ids = faiss.rev_swig_ptr(lists.get_ids(number), total)
         ids[whole:] = faiss.rev_swig_ptr(new.get_ids(number), size)
         core.ntotal += total - held
+
+
+def bytes_per_vector(layers: Layers, spec: FactorySpec, items: int) -> float:
+    """Bytes of packed code, of 8-byte ids for IVF and IDMap, and of the links of a graph."""
+    code = (spec.M * spec.nbits + 7) // 8
+    size = float(code * (1 + bool(spec.refine)) + 8 * bool(spec.nlist) + 8 * bool(spec.id_map))
+    if spec.graph and items:
+        graph = layers.core.hnsw
+        links = 4 * graph.neighbors.size() + 8 * graph.offsets.size() + 4 * graph.levels.size()
+        size += links / items
+    return size

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ..._files import atomic_file, sha256_file
+from ..._optional import import_faiss
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
 from .coarse import centroids_of, set_centroids
 from .engine import FaissEngine
 from .factory import make_index
 from .grammar import FactorySpec, parse
-from .inject import import_faiss, layers_of
-from .items import Adder, items_to_add
+from .inject import layers_of
+from .items import Adder, batches
 
 METRIC = (
     "raw AQS: inner product of the query with the decoded codes; subvectors of the query are not "
@@ -107,6 +108,6 @@ def _fill(index: Any, engine: FaissEngine) -> None:
         set_centroids(index, centroids_of(engine.layers.core))
         layers.core.nprobe = engine.layers.core.nprobe
     adder = Adder(layers, engine.codebooks)
-    for codes, ids, lists in items_to_add(engine.layers):
-        adder.add(codes, ids, lists=lists)
+    for batch in batches(engine.layers):
+        adder.add(batch.codes, batch.ids, lists=batch.places)
     adder.finish()

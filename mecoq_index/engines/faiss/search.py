@@ -1,12 +1,12 @@
 """Searching one FAISS index by AQS: settings per call, filters, ranges, re-ranking.
 
-What FAISS does that a reader would not guess:
+FAISS behaves in ways that a reader would not guess:
 
 - ``nprobe`` and the like on the index are shared by all threads; parameters of a call are not.
 - IndexPQ and flat FastScan take no parameters at all, so no filter: just the allowed codes are put
   into an index of their own.
 - IDMap translates a filter for the index right below it, but Refine hands its parameters on
-  unread, so behind Refine a filter must name rows.
+  unread, so after Refine a filter must name rows.
 - A graph is left after a number of items, allowed or not, so few of those that a filter allows are
   found, or none.
 - FastScan rounds scores to whole numbers above the lowest score there can be, in steps of
@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Ids, Scores, Vectors, check_ids, check_vectors
+from ..._arrays import Ids, Scores, Vectors, as_vectors, check_ids
+from ..._optional import import_faiss
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
 from .grammar import FactorySpec
-from .inject import Layers, import_faiss
-from .items import codes_at, ids_in, item_ids, locate, names_of, plain_index
+from .inject import Layers
+from .items import codes_at, ids_in, ids_of_rows, item_ids, locate, plain_index
 from .layout import pack
 
 # Tables that span less rank nothing: their differences are rounding.
@@ -79,9 +80,10 @@ class Searcher:
         return hits
 
     def _normalized(self, z: Vectors) -> Vectors:
-        """Block-normalised queries; checks z on the way, with as few passes as it takes."""
-        if not isinstance(z, np.ndarray) or z.ndim != 2 or z.shape[1] != self._codebooks.D:
-            check_vectors(z, self._codebooks.D, name="z")
+        """Block-normalized queries; checks z on the way, in as few passes as possible."""
+        ready = isinstance(z, np.ndarray) and z.dtype == np.float32 and z.ndim == 2
+        if not ready or z.shape[1] != self._codebooks.D:
+            z = as_vectors(z, self._codebooks.D, name="z")
         return block_normalize(z, self._codebooks.M)
 
     def _as_aqs(self, queries: Vectors, distances: Scores) -> Scores:
@@ -215,7 +217,7 @@ class Searcher:
             hits.scores[part, : best.shape[1]] = np.take_along_axis(exact, best, axis=1)
             hits.ids[part, : best.shape[1]] = np.take_along_axis(rows, best, axis=1)
         if self._layers.id_map is not None:
-            hits.ids[:] = np.where(hits.ids < 0, -1, names_of(self._layers)[hits.ids])
+            hits.ids[:] = np.where(hits.ids < 0, -1, ids_of_rows(self._layers)[hits.ids])
         return hits
 
     def _lists_of(self, queries: Vectors, nprobe: int | None) -> Ids:

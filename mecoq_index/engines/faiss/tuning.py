@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..._arrays import Scores, Vectors, check_k, check_vectors
+from ..._arrays import Codes, Ids, Scores, Vectors, as_vectors, check_k
+from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize
+from ..abilities import Tuned
 from ..hits import Hits
-from .engine import FaissEngine
+from .grammar import FactorySpec
+from .inject import Layers
 from .items import plain_index, read_items
 from .layout import pack
 
 _TIE = 1e-5  # scores that differ by less tie
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What was found: ``nprobe`` reaches ``recall``; ``curve`` is all (nprobe, recall) tried."""
+class Searched(Protocol):
+    """What tuning needs of an engine of FAISS."""
 
-    nprobe: int
-    recall: float
-    curve: tuple[tuple[int, float], ...]
+    spec: FactorySpec
+    layers: Layers
+
+    @property
+    def codebooks(self) -> Codebooks:
+        """The codebooks that the codes belong to."""
+        ...
+
+    def search(self, z: Vectors, k: int, *, nprobe: int | None = None) -> Hits:
+        """The k best items for each raw query (nq, D)."""
+        ...
+
+    def codes(self, ids: Ids) -> Codes:
+        """The codes (n, M) of the items with these ids."""
+        ...
+
+    def __len__(self) -> int: ...
 
 
-def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
+def tune_nprobe(engine: Searched, z: Vectors, *, recall: float = 0.95, k: int = 10) -> Tuned:
     """Find the smallest nprobe that reaches a recall, against exact AQS over all items.
 
     Recall is counted by exact AQS, ties within 1e-5 included: the share of hits that score as well
@@ -48,7 +63,7 @@ def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int
         InvalidInputError: If the engine is not IVF or empty, arguments are malformed, or visiting
             all lists does not reach the recall (for FastScan's rounding, mostly).
     """
-    z, k = check_vectors(z, engine.codebooks.D, name="z"), check_k(k)
+    z, k = as_vectors(z, engine.codebooks.D, name="z"), check_k(k)
     if not 0 < recall <= 1:
         raise InvalidInputError(f"recall must be above 0 and at most 1, got {recall}.")
     if not engine.spec.nlist:
@@ -84,17 +99,17 @@ def tune_nprobe(engine: FaissEngine, z: Vectors, *, recall: float = 0.95, k: int
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
-    return Tuned(high, seen[high], tuple(sorted(seen.items())))
+    return Tuned("nprobe", high, seen[high], tuple(sorted(seen.items())))
 
 
-def _unrounded(engine: FaissEngine, z: Vectors, hits: Hits) -> Scores:
+def _unrounded(engine: Searched, z: Vectors, hits: Hits) -> Scores:
     """The exact AQS of hits; that of FastScan would count items by its rounding."""
     if not engine.spec.fast_scan or engine.spec.refine:
         return hits.scores
     ids, places = np.unique(hits.ids, return_inverse=True)
-    held = ids >= 0  # all, or all but the first
+    found = ids >= 0  # all, or all but the first
     codes = np.zeros((len(ids), engine.codebooks.M), np.uint8)
-    codes[held] = engine.codes(ids[held])
+    codes[found] = engine.codes(ids[found])
     exact = np.empty(hits.scores.shape, np.float32)
     for row, columns in enumerate(places.reshape(hits.ids.shape)):
         exact[row] = aqs(z[row : row + 1], codes[columns], engine.codebooks)
@@ -102,7 +117,7 @@ def _unrounded(engine: FaissEngine, z: Vectors, hits: Hits) -> Scores:
     return exact
 
 
-def exact_scores(engine: FaissEngine, z: Vectors, k: int) -> Scores:
+def exact_scores(engine: Searched, z: Vectors, k: int) -> Scores:
     """The k largest AQS (nq, k) over all items, best first, in bounded memory.
 
     Args:
