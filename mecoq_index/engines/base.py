@@ -170,7 +170,7 @@ class Engine(Protocol):
     def merge_obstacle(self, other: Engine) -> str:
         """What keeps the other engine's items from `builder_alike`'s engine; empty if nothing.
 
-        The words follow "has", as in "another layout: A instead of B".
+        The words follow "differs in its", as in "layout (A instead of B)".
         """
         ...
 

@@ -12,6 +12,7 @@ import numpy as np
 from .._arrays import Ids
 from .._progress import Progress, silent
 from ..engines.base import Engine
+from ..engines.registry import get_engine
 from ..errors import InvalidInputError
 from .bundle import Bundle
 from .columns import ItemColumns
@@ -54,9 +55,10 @@ def merge_bundles(
     for part in parts:
         check_holds_items(Path(part))
     paths = _in_order([Path(part) for part in parts])
+    first = Bundle.read_manifest(paths[0])
+    for path in paths[1:]:  # before the work
+        _check_alike(paths[0], first, path, Bundle.read_manifest(path))
     merger = _Merger(paths[0])
-    for path in paths:  # before the work
-        merger.check(path, Bundle.read_manifest(path))
     for place, path in enumerate(paths):
         merger.add(path)
         on_progress("merging", place + 1, len(paths))
@@ -87,6 +89,38 @@ def _in_order(parts: list[Path]) -> list[Path]:
     return [part for _, part in sorted(zip(numbers, parts, strict=True))]
 
 
+def _check_alike(
+    first: Path, mine: Mapping[str, Any], path: Path, other: Mapping[str, Any]
+) -> None:
+    """Compare a bundle with the first one, by their manifests alone.
+
+    Raises:
+        InvalidInputError: If it does not fit to it.
+    """
+    pairs = [
+        ("codebooks", mine["fingerprint"][:12], other["fingerprint"][:12]),
+        ("engine", mine["engine"], other["engine"]),
+    ]
+    described = mine["description"], other["description"]
+    for option in get_engine(mine["engine"]).options:
+        # What a search may set anew need not be the same.
+        if "build" in option.stages and "search" not in option.stages:
+            pairs.append((option.name, *(d.get(option.name) for d in described)))
+    pairs += [("source", *(d.get(key) for d in described)) for key in ("of_rows", "sample")]
+    for what, here, there in pairs:
+        if here != there:
+            raise _misfit(first, path, f"{what} ({there} instead of {here})")
+    for file, what in (("names_file", "names"), ("columns_file", "columns")):
+        if (mine.get(file) is None) != (other.get(file) is None):
+            raise InvalidInputError(f"either all of the bundles must have {what}, or none.")
+
+
+def _misfit(first: Path, path: Path, obstacle: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} differs from {first} in its {obstacle}. Build both alike to merge them."
+    )
+
+
 class _Merger:
     """Takes in one bundle after the other."""
 
@@ -101,32 +135,6 @@ class _Merger:
         self._ids: list[Ids] = []
         self._count = 0
 
-    def check(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        """Compare a bundle with the first one, by their manifests alone.
-
-        Raises:
-            InvalidInputError: If it does not fit to it.
-        """
-        pairs = [
-            ("codebooks", self._manifest["fingerprint"][:12], manifest["fingerprint"][:12]),
-            ("engine", self._manifest["engine"], manifest["engine"]),
-        ]
-        for key in ("of_rows", "sample"):
-            pairs.append(
-                ("source", *(m["description"].get(key) for m in (self._manifest, manifest)))
-            )
-        for what, mine, other in pairs:
-            if mine != other:
-                raise self._misfit(path, f"another {what}: {other} instead of {mine}")
-        for file, what in (("names_file", "names"), ("columns_file", "columns")):
-            if (manifest.get(file) is None) != (self._manifest.get(file) is None):
-                raise InvalidInputError(f"either all of the bundles must have {what}, or none.")
-
-    def _misfit(self, path: Path, obstacle: str) -> InvalidInputError:
-        return InvalidInputError(
-            f"{path} has {obstacle}, than {self._path}. Build both alike to merge them."
-        )
-
     def add(self, path: Path) -> None:
         """Take in the items of a bundle.
 
@@ -135,9 +143,9 @@ class _Merger:
             ArtifactError: If it is damaged.
         """
         engine, bundle = open_bundle(path)
-        self.check(path, bundle.manifest)
+        _check_alike(self._path, self._manifest, path, bundle.manifest)
         if obstacle := self._first.merge_obstacle(engine):
-            raise self._misfit(path, obstacle)
+            raise _misfit(self._path, path, obstacle)
         if not engine.keeps_ids and not self._are_shards:
             raise InvalidInputError(
                 f"{path} numbers its items from 0, as the others do, so that ids would be the "

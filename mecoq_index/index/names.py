@@ -19,8 +19,9 @@ import numpy.typing as npt
 from .._arrays import Ids, check_ids
 from .._files import UNREADABLE, check_readable, first_line
 from ..errors import ArtifactError, InvalidInputError
-from .texts import BLOCK, Offsets, Rows, check_array, check_offsets, decode, encode, iterate, take
+from . import texts
 from .texts import Bytes as Text
+from .texts import Offsets, Rows, check_array, check_offsets, decode, encode, iterate, take
 
 Hashes = npt.NDArray[np.uint64]  # (n,)
 
@@ -210,8 +211,8 @@ class Names:
         """The row of each name in ``text``, or -1."""
         hashes, rows = self._index
         found = np.full(len(offsets) - 1, -1, np.int64)
-        for at in range(0, len(found), BLOCK):
-            bounds = offsets[at : at + BLOCK + 1]
+        for at in range(0, len(found), texts.BLOCK):
+            bounds = offsets[at : at + texts.BLOCK + 1]
             wanted = _hash(bounds, text)
             places = np.searchsorted(hashes, wanted)
             asking = np.arange(len(wanted))
@@ -255,8 +256,8 @@ def _sorted(ids: Ids, offsets: Offsets, text: Text) -> Names:
 def _hash(offsets: Offsets, text: Text) -> Hashes:
     """A 64-bit hash of each name, the same on every machine."""
     hashes = np.empty(len(offsets) - 1, np.uint64)
-    for at in range(0, len(hashes), BLOCK):
-        hashes[at : at + BLOCK] = _hash_block(offsets[at : at + BLOCK + 1], text)
+    for at in range(0, len(hashes), texts.BLOCK):
+        hashes[at : at + texts.BLOCK] = _hash_block(offsets[at : at + texts.BLOCK + 1], text)
     return hashes
 
 

@@ -373,7 +373,7 @@ def test_opening_with_other_codebooks_or_a_foreign_file_is_refused(tmp_path):
 
 
 def test_two_builds_of_faiss_side_by_side_are_reported(monkeypatch):
-    from mecoq_index.engines.faiss import inject as module
+    from mecoq_index import _optional as module
 
     monkeypatch.setattr(module, "installed_version", lambda name: "1.0")
     with pytest.raises(MissingDependencyError, match="have overwritten each other's files"):

@@ -547,7 +547,7 @@ def test_the_largest_id_there_can_be_is_held_and_nothing_comes_after_it(factory)
     engine.add(CODES[:1], np.array([2**63 - 1]))
     assert engine.search(QUERIES, 1, allowed=np.array([2**63 - 1])).ids.max() == 2**63 - 1
     np.testing.assert_array_equal(engine.codes(np.array([2**63 - 1])), CODES[:1])
-    with pytest.raises(InvalidInputError, match=r"no 2 numbers are free behind the largest id, 92"):
+    with pytest.raises(InvalidInputError, match=r"no 2 numbers are free after the largest id, 92"):
         engine.add(CODES[:2])
 
 
@@ -561,7 +561,9 @@ def test_ids_to_read_or_remove_must_be_an_array(ids):
 
 @pytest.mark.parametrize("factory", ALL)
 def test_codes_of_an_item_that_is_not_held_are_refused(factory):
-    with pytest.raises(InvalidInputError, match="ids must be held, but 1 are not, for instance 99"):
+    with pytest.raises(
+        InvalidInputError, match="ids must be those of items, but 1 are not, for instance 99"
+    ):
         build(factory).codes(np.array([ids_of(factory)[0], 999_999]))
 
 

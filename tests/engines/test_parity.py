@@ -220,7 +220,7 @@ def test_bad_arguments_say_what_must_hold(name):
             engine.search(q, k)
     with pytest.raises(InvalidInputError, match="codes must be below K=16, got 16"):
         engine.add(np.full((1, 4), 16, np.uint8))
-    with pytest.raises(InvalidInputError, match="1 are held already, for instance 3"):
+    with pytest.raises(InvalidInputError, match="1 are taken already, for instance 3"):
         engine.add(make_codes(1, books), np.array([3]))
     with pytest.raises(InvalidInputError, match="ids must be distinct, but 1 repeat"):
         engine.add(make_codes(2, books), np.array([8, 8]))
@@ -287,9 +287,11 @@ def test_codes_of_ids_that_repeat_are_given_back(name, options, M, K, Ds):
     ids = np.random.default_rng(4).integers(60, size=200)
     np.testing.assert_array_equal(engine.codes(ids), codes[ids])
     assert engine.codes(ids[:0]).shape == (0, M)
-    with pytest.raises(InvalidInputError, match=r"ids must be held, but 1 are not, .* 60\."):
+    with pytest.raises(
+        InvalidInputError, match=r"ids must be those of items, but 1 are not, .* 60\."
+    ):
         engine.codes(np.array([3, 60, 60]))
-    with pytest.raises(InvalidInputError, match=r"ids must have shape \(4,\), got \(2, 2\)"):
+    with pytest.raises(InvalidInputError, match=r"ids must have shape \(n,\), got \(2, 2\)"):
         engine.codes(ids[:4].reshape(2, 2))
     with pytest.raises(InvalidInputError, match="ids must be an int64 array, got float64"):
         engine.codes(np.zeros(3))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -415,7 +416,7 @@ def test_the_work_of_another_job_is_refused_and_kept(tmp_path, change, message):
     same = {"rows": ArrayRows(VECTORS), "codebooks": BOOKS, "source": {"file": "a"}}
     interrupt(tmp_path / "x", source={"file": "a"})
     kept = content(tmp_path / ".x.build")
-    with pytest.raises(InvalidInputError, match=f"left from another build, which {message}"):
+    with pytest.raises(InvalidInputError, match=f"left from another run, which {message}"):
         build_bundle(out=tmp_path / "x", resume=True, **(same | change))
     assert content(tmp_path / ".x.build") == kept
 
@@ -430,7 +431,7 @@ def test_a_file_that_was_changed_since_is_noticed(tmp_path):
     changed[1234] += 1  # a row that no sample sees
     np.save(source / "b.npy", changed)
     os.utime(source / "b.npy", ns=(10**18, 10**18))
-    with pytest.raises(InvalidInputError, match=r"another build, which differs in: rows\. Build"):
+    with pytest.raises(InvalidInputError, match=r"another run, which differs in: rows\. Leave"):
         build_bundle(open_vectors(source), BOOKS, tmp_path / "x", resume=True)
 
 
@@ -455,7 +456,7 @@ def test_a_refused_build_keeps_what_another_one_has_left(tmp_path):
 def test_damaged_notes_are_refused(tmp_path, damage):
     interrupt(tmp_path / "x")
     (tmp_path / ".x.build" / "job.json").write_text(damage)
-    with pytest.raises(ArtifactError, match=r"job.json is damaged. Build without --resume"):
+    with pytest.raises(ArtifactError, match=r"job.json is damaged. Leave out --resume"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
     build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x")
 
@@ -465,18 +466,18 @@ def test_finished_work_that_is_gone_is_noticed(tmp_path, size):
     interrupt(tmp_path / "x")
     file = tmp_path / ".x.build" / "codes.npy"
     file.unlink() if size is None else os.truncate(file, size)
-    with pytest.raises(ArtifactError, match=r"codes.npy lacks rows that were written. Build with"):
+    with pytest.raises(ArtifactError, match=r"codes.npy lacks rows that were written. Leave out"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
 
 
 # Shards
 
 
-def build_shards(folder, count, array=CODES, ids=None, order=1, **options):
+def build_shards(folder, count, options, array=CODES, ids=None, order=1):
     parts = []
     for number in range(1, count + 1)[::order]:
         parts.append(folder / f"part{number}")
-        made = BuildOptions(**{**options, "shard": Shard(number, count)})
+        made = replace(options, shard=Shard(number, count))
         build_bundle(ArrayRows(array), BOOKS, parts[-1], made, ids=ids)
     return parts
 
@@ -485,9 +486,9 @@ def build_shards(folder, count, array=CODES, ids=None, order=1, **options):
 @pytest.mark.parametrize("layout", ["numpy", *LAYOUTS])
 def test_all_shards_in_any_order_give_the_bytes_of_the_whole(tmp_path, layout, named):
     ids = [f"{i}.jpg" for i in range(N)] if named else None
-    options = vars(options_of(layout, seed=7))
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", BuildOptions(**options), ids=ids)
-    parts = build_shards(tmp_path, 5, ids=ids, **options)
+    options = options_of(layout, seed=7)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, ids=ids)
+    parts = build_shards(tmp_path, 5, options, ids=ids)
     merge_bundles([parts[i] for i in (3, 0, 4, 1, 2)], tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
     assert sum(len(open_bundle(part)[0]) for part in parts) == N
@@ -497,9 +498,9 @@ def test_all_shards_in_any_order_give_the_bytes_of_the_whole(tmp_path, layout, n
 @pytest.mark.parametrize("layout", ["numpy", "IVF8,MeCoQ", "MeCoQ,IDMap2"])
 def test_shards_of_numbered_items_give_the_bytes_of_the_whole(tmp_path, layout):
     ids = np.random.default_rng(5).permutation(10 * N)[:N].astype(np.int64)
-    options = vars(options_of(layout))
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", BuildOptions(**options), ids=ids)
-    merge_bundles(build_shards(tmp_path, 3, ids=ids, order=-1, **options), tmp_path / "merged")
+    options = options_of(layout)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, ids=ids)
+    merge_bundles(build_shards(tmp_path, 3, options, ids=ids, order=-1), tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
 
 
@@ -509,7 +510,7 @@ def test_shards_of_many_vectors_end_where_chunks_do(tmp_path):
     assert Shard(2, 3).bounds(100, 1024) == (33, 66)
     vectors = np.random.default_rng(8).standard_normal((17 * 1024 + 77, 16)).astype(np.float32)
     build_bundle(ArrayRows(vectors), BOOKS, tmp_path / "whole", NUMPY)
-    merge_bundles(build_shards(tmp_path, 2, vectors, engine="numpy"), tmp_path / "merged")
+    merge_bundles(build_shards(tmp_path, 2, NUMPY, vectors), tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
 
 
@@ -522,7 +523,7 @@ def test_shards_cover_all_rows_once(n, count):
 
 def test_a_shard_may_be_empty(tmp_path):
     build_bundle(ArrayRows(CODES[:2]), BOOKS, tmp_path / "whole")
-    merge_bundles(build_shards(tmp_path, 5, CODES[:2]), tmp_path / "merged")
+    merge_bundles(build_shards(tmp_path, 5, options_of("MeCoQ"), CODES[:2]), tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
 
 
@@ -533,9 +534,9 @@ def test_a_shard_is_one_of_its_count(number, count):
 
 
 def test_shards_that_are_no_whole_are_refused(tmp_path):
-    a, b, c = build_shards(tmp_path, 3)
+    a, b, c = build_shards(tmp_path, 3, options_of("MeCoQ"))
     (tmp_path / "other").mkdir()
-    d, _ = build_shards(tmp_path / "other", 2)
+    d, _ = build_shards(tmp_path / "other", 2, options_of("MeCoQ"))
     build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole")
     for parts, message in (
         ([a, c], "the shards must be 1 to 3 of one build, each once, got 1/3, 3/3"),
@@ -553,29 +554,29 @@ def test_shards_that_are_no_whole_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change,message",
     [
-        ({"array": CODES[::-1].copy()}, "has another source than"),
-        ({"array": CODES[:-1]}, "has another source than"),
-        ({"factory": "MeCoQ4x4fs"}, "has another layout than"),
-        ({"engine": "numpy", "factory": None}, "has another engine than"),
+        ({"array": CODES[::-1].copy()}, "differs from .* in its source"),
+        ({"array": CODES[:-1]}, "differs from .* in its source"),
+        ({"options": options_of("MeCoQ4x4fs")}, "differs from .* in its factory"),
+        ({"options": options_of("numpy")}, "differs from .* in its engine"),
         ({"ids": [str(i) for i in range(N)]}, "either all of the bundles must have names, or none"),
     ],
 )
 def test_a_shard_of_another_build_is_refused_before_the_work(
     tmp_path, monkeypatch, change, message
 ):
-    a, _ = build_shards(tmp_path, 2, factory="MeCoQ")
+    a, _ = build_shards(tmp_path, 2, options_of("MeCoQ"))
     (tmp_path / "other").mkdir()
-    _, b = build_shards(tmp_path / "other", 2, **({"factory": "MeCoQ"} | change))
+    _, b = build_shards(tmp_path / "other", 2, **({"options": options_of("MeCoQ")} | change))
     monkeypatch.setattr("mecoq_index.index.merge.open_bundle", None)
     with pytest.raises(InvalidInputError, match=message):
         merge_bundles([a, b], tmp_path / "merged")
 
 
 def test_shards_with_other_lists_are_refused(tmp_path):
-    a, _ = build_shards(tmp_path, 2, factory="IVF8,MeCoQ", seed=0)
+    a, _ = build_shards(tmp_path, 2, options_of("IVF8,MeCoQ", seed=0))
     (tmp_path / "other").mkdir()
-    _, b = build_shards(tmp_path / "other", 2, factory="IVF8,MeCoQ", seed=1)
-    with pytest.raises(InvalidInputError, match="must have the same lists to merge"):
+    _, b = build_shards(tmp_path / "other", 2, options_of("IVF8,MeCoQ", seed=1))
+    with pytest.raises(InvalidInputError, match=r"in its lists \(made from other items"):
         merge_bundles([a, b], tmp_path / "merged")
 
 
@@ -621,7 +622,7 @@ def test_bundles_that_cannot_be_told_apart_are_not_joined(tmp_path):
         merge_bundles([tmp_path / "aflat", tmp_path / "bflat"], tmp_path / "merged")
     other = NumpyEngine.build(make_codebooks(1), CODES[:100])
     save_bundle(other, tmp_path / "c")
-    with pytest.raises(InvalidInputError, match="c has another codebooks than"):
+    with pytest.raises(InvalidInputError, match=r"c differs from .* in its codebooks"):
         merge_bundles([tmp_path / "a", tmp_path / "c"], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
@@ -650,7 +651,8 @@ def peak():
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
 def build(name, out):
-    build_bundle(open_vectors(name), Codebooks.load("c.npy"), out, BuildOptions(options={"factory": "MeCoQ"}))
+    options = BuildOptions(options={"factory": "MeCoQ"})
+    build_bundle(open_vectors(name), Codebooks.load("c.npy"), out, options)
 
 build("small.npy", "small")
 Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now

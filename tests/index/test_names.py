@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mecoq_index.errors import ArtifactError, InvalidInputError
 from mecoq_index.index import names as module
+from mecoq_index.index import texts
 from mecoq_index.index.names import Names
 
 # What os.fsdecode makes of file names: any bytes at all.
@@ -40,7 +41,7 @@ def check(names, table):
 
 @pytest.fixture(params=[1, 3, 1 << 16], ids="block of {}".format)
 def block(request, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", request.param)
+    monkeypatch.setattr(texts, "BLOCK", request.param)
 
 
 @pytest.mark.usefixtures("block")
@@ -111,10 +112,10 @@ def test_hashes_of_many_names_do_not_meet():
 
 
 def test_a_hash_depends_on_the_name_and_not_on_its_place(monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 4)
-    texts = ["", "a", "abcdefgh", "abcdefghi", "a\0", "ü" * 9, "x" * 100]
-    together = Names.from_strings(texts)
-    alone = [Names.from_strings([text]) for text in texts]
+    monkeypatch.setattr(texts, "BLOCK", 4)
+    words = ["", "a", "abcdefgh", "abcdefghi", "a\0", "ü" * 9, "x" * 100]
+    together = Names.from_strings(words)
+    alone = [Names.from_strings([text]) for text in words]
     np.testing.assert_array_equal(
         module._hash(together.offsets, together.text),
         np.concatenate([module._hash(one.offsets, one.text) for one in alone]),

@@ -17,6 +17,7 @@ from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
 from mecoq_index.index import bundle as bundle_module
 from mecoq_index.index.bundle import Bundle, Content, update_bundle, write_bundle
+from mecoq_index.index.columns import ItemColumns
 from mecoq_index.index.names import Names
 from mecoq_index.index.stored import open_bundle, save_bundle, save_changes
 from mecoq_index.index.update import add_items, remove_items
@@ -120,7 +121,7 @@ def test_a_bundle_may_become_empty_and_be_filled_again_otherwise(tmp_path):
         (True, ["a"], "ids must be one an item, 100, got 1"),
         (True, ["a"] * 100, "names must be distinct, but 'a' occurs more than once"),
         (True, [str(i) for i in range(99, 199)], "names must be new, but 1 are taken"),
-        (False, np.arange(99, 199), "ids must be new, but 1 are held already, for instance 99"),
+        (False, np.arange(99, 199), "ids must be new, but 1 are taken already, for instance 99"),
         (False, np.arange(99), r"ids must have shape \(100,\), got \(99,\)"),
         (False, np.arange(100) - 1, "ids must not be negative"),
     ],
@@ -382,7 +383,7 @@ def test_files_of_somebody_else_in_a_bundle_are_never_removed(tmp_path):
 def test_files_of_an_engine_of_somebody_else_do_not_pile_up(tmp_path):
     def content(text):
         return Content("theirs", "graph.bin", lambda file: file.write_text(text), BOOKS, {},
-                       Names.from_strings([]))  # fmt: skip
+                       Names.from_strings([]), ItemColumns.none())  # fmt: skip
 
     path = tmp_path / "x"
     write_bundle(path, content("0"))

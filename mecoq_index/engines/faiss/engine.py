@@ -176,11 +176,11 @@ class FaissEngine:
         """
         if not isinstance(other, FaissEngine) or str(other.spec) != str(self.spec):
             layout = other.describe().get("factory", other.name)
-            return f"another layout: {layout} instead of {self.spec}"
+            return f"layout ({layout} instead of {self.spec})"
         if self.spec.nlist and not np.array_equal(
             centroids_of(other.layers.core), centroids_of(self.layers.core)
         ):
-            return "other lists, made from other items; shards of one build have the same"
+            return "lists (made from other items; shards of one build have the same)"
         return ""
 
     def items(self) -> Iterator[Batch]:

@@ -195,7 +195,7 @@ def test_rows_are_added_replaced_and_removed(milvus):
     engine.add(CODES[:2])
     assert engine.ids().tolist() == list(range(N + 2))
     np.testing.assert_array_equal(engine.codes(np.array([N + 1, 3, N + 1])), CODES[[1, 3, 1]])
-    with pytest.raises(InvalidInputError, match="1 are held already, for instance 5"):
+    with pytest.raises(InvalidInputError, match="1 are taken already, for instance 5"):
         engine.add(CODES[:1], np.array([5]))
     engine.collection.upsert(CODES[:1], np.array([5]))
     assert len(engine) == N + 2
