@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mecoq_index.codebook_file import FORMAT_VERSION, to_content
+from mecoq_index.codebook_file import FORMAT_VERSION, torch_content
 from mecoq_index.codebooks import Backbone, Codebooks, Layer
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
@@ -213,7 +213,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 @pytest.mark.parametrize(
     "change,message",
     [
-        ({"version": FORMAT_VERSION + 1}, "has format version 2, but this release reads up to 1"),
+        ({"version": FORMAT_VERSION + 1}, "has format version 3, but this release reads up to 2"),
         ({"version": "1"}, "has format version 1, but"),
         ({"fingerprint": "0" * 64}, "differ from the fingerprint written with them"),
         ({"codewords": None}, "is damaged: a part of the codebook file is missing"),
@@ -221,7 +221,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     ],
 )
 def test_changed_files_are_refused(tmp_path, change, message):
-    torch.save(to_content(make_codebooks()) | change, tmp_path / "c.pt")
+    torch.save(torch_content(make_codebooks().content()) | change, tmp_path / "c.pt")
     with pytest.raises(ArtifactError, match=message):
         Codebooks.load(tmp_path / "c.pt")
 

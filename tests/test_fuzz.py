@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("faiss")
 import torch
 
-from mecoq_index.codebook_file import FORMAT_VERSION, to_content
+from mecoq_index.codebook_file import FORMAT_VERSION, torch_content
 from mecoq_index.codebooks import Backbone, Codebooks, Layer
 from mecoq_index.data.vectors import open_vectors
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -277,7 +277,7 @@ def test_damaged_codebook_files_are_refused_or_unharmed(codebook_file):
 
 def test_codebook_files_of_a_newer_version_are_refused(tmp_path):
     for version in (FORMAT_VERSION + 1, 99, "1", None, 0):
-        torch.save(to_content(BOOKS) | {"version": version}, tmp_path / "c.pt")
+        torch.save(torch_content(BOOKS.content()) | {"version": version}, tmp_path / "c.pt")
         with pytest.raises(ArtifactError, match=r"has format version .*, but this release"):
             Codebooks.load(tmp_path / "c.pt")
 

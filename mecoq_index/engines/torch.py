@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from .._arrays import Codes, Ids, Vectors, check_k, check_vectors
 from .._devices import pick_device
+from .._optional import require
 from ..codebooks import Codebooks
 from ..scoring import block_normalize
 from .code_array import Rows
 from .hits import Hits
+
+require("torch", extra="train", purpose="the 'torch' engine")
+import torch  # noqa: E402
 
 _CHUNK_ITEMS = 65536
 _CHUNK_SCORES = 1 << 25  # scores held at once; 128 MB
