@@ -1,22 +1,24 @@
 """An index on disk: a folder that carries all that a search needs.
 
     photos.mecoq/
-        manifest.json   format, version, engine, generation, sizes, fingerprint, SHA-256 of every
-                        other file and of the manifest itself, versions of the packages
-        codebooks.pt    the codebooks, with what it takes to embed a new image
-        index.faiss     the engine's own file (codes.npz for the numpy and torch engines)
-        names.npz       what each item is called, by id; may be absent
-        .lock           empty, held by a writer; absent until the bundle is changed
+        manifest.json          format, version, engine, generation, sizes, fingerprint, SHA-256 of
+                               every other file and of the manifest itself, versions of packages
+        codebooks.safetensors  the codebooks, and the record of the backbone for new images
+        backbone.safetensors   the weights of the backbone that training changed; may be absent
+        index.faiss            the engine's own file (codes.npz for the numpy and torch engines)
+        names.npz              the name of each item, by id; may be absent
+        .lock                  empty, locked by a writer; absent until the bundle is changed
 
-A new folder appears whole or not at all. A folder that is there is changed by writing new files
-beside the old ones, under names with the next generation's number (``index-1.faiss``), and then
-replacing the manifest, which is one atomic step: at every moment the manifest names files that are
-whole, and files that it does not name are what an interrupted change has left, to be removed by the
-next one. Writers take turns by a lock; a reader that is overtaken starts again. A copy of a folder
-that nobody is writing is a bundle, with or without the lock file.
+A new folder appears whole or not at all. To change a folder, new files are written beside the old
+ones, under names with the number of the next generation (``index-1.faiss``), and then the manifest
+is replaced, which is one atomic step. So the manifest names complete files at every moment. Files
+that it does not name were left by an interrupted change, and the next change removes them. Later
+generations keep the file of the backbone's weights if it holds the same weights.
 
-Opening compares every checksum, so a damaged index is refused instead of answering wrongly. This
-module knows files only; engines read and write theirs.
+Writers take turns by a lock; a reader that is overtaken starts again. A copy of a folder that
+nobody is writing is a bundle, with or without the lock file. Opening compares every checksum, so a
+damaged index is refused instead of answering wrongly. This module knows files only; engines read
+and write theirs. Versions 1 and 2 of the format had ``codebooks.pt``, and version 1 ``names.json``.
 """
 
 from __future__ import annotations
@@ -42,16 +44,25 @@ from .._optional import installed_version
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .names import Names
+from .stored_codebooks import (
+    CODEBOOKS,
+    OLD_CODEBOOKS,
+    WEIGHTS,
+    Recorded,
+    of_generation,
+    plan_codebook_files,
+    without_generation,
+)
 
 FORMAT = "mecoq-index bundle"
-FORMAT_VERSION = 2
-METRIC = "AQS: inner product of the block-normalised query with the decoded codes"
+FORMAT_VERSION = 3
+METRIC = "AQS: inner product of the block-normalized query with the decoded codes"
 
 _PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
-_MANIFEST, _CODEBOOKS, _NAMES, _LOCK = "manifest.json", "codebooks.pt", "names.npz", ".lock"
+_MANIFEST, _NAMES, _LOCK = "manifest.json", "names.npz", ".lock"
 _OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
-# What built-in engines write; with another one, its files are known from the manifest.
-_USUAL = {_CODEBOOKS, _NAMES, "index.faiss", "codes.npz", "milvus.json"}
+# The files that built-in engines write; the manifest tells those of others.
+_USUAL = {CODEBOOKS, WEIGHTS, OLD_CODEBOOKS, _NAMES, "index.faiss", "codes.npz", "milvus.json"}
 _LOCK_SECONDS = 60
 
 
@@ -61,9 +72,9 @@ class Bundle:
 
     Attributes:
         path: The folder.
-        manifest: What ``manifest.json`` says.
+        manifest: The content of ``manifest.json``.
         codebooks: The codebooks of the index.
-        names: What each item is called, by id; of length 0 if the items have no names.
+        names: The name of each item, by id; of length 0 if the items have no names.
     """
 
     path: Path
@@ -83,7 +94,7 @@ class Bundle:
 
     @property
     def generation(self) -> int:
-        """How often the bundle was changed since it was made."""
+        """Number of changes since the bundle was made."""
         return int(self.manifest["generation"])
 
     @classmethod
@@ -100,7 +111,7 @@ class Bundle:
             try:
                 return cls._read(path, manifest)
             except (ArtifactError, FileNotFoundError) as exc:
-                # A writer may have replaced the files after their manifest was read here.
+                # A writer may have replaced the files after this manifest was read.
                 if _read_manifest(path) == manifest:
                     raise ArtifactError(str(exc)) from exc
 
@@ -119,12 +130,12 @@ class Bundle:
         return cls(path, manifest, codebooks, _read_names(path, manifest.get("names_file")))
 
     def is_current(self) -> bool:
-        """Whether the folder still holds what it held when it was opened."""
+        """Whether the folder is unchanged since it was opened."""
         return _read_manifest(self.path) == self.manifest
 
     @staticmethod
     def read_manifest(path: str | Path) -> Mapping[str, Any]:
-        """What the manifest in a folder says, without opening the other files.
+        """Return the manifest of a folder, without opening the other files.
 
         Raises:
             ArtifactError: If the folder is no bundle, of a newer version, or the manifest damaged.
@@ -147,15 +158,15 @@ class Bundle:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a bundle is to hold.
+    """The content of a bundle to be written.
 
     Attributes:
         engine: Name of the engine.
         index_file: Name of the engine's file inside the folder.
-        save_index: Writes the engine's file to the path it is given.
+        save_index: Writes the engine's file to the given path.
         codebooks: The codebooks of the index.
-        description: What the engine says of itself; kept in the manifest.
-        names: What each item is called, by id; of length 0 for items without names.
+        description: The engine's description of itself; kept in the manifest.
+        names: The name of each item, by id; of length 0 for items without names.
     """
 
     engine: str
@@ -177,9 +188,9 @@ def write_bundle(
 
     Args:
         path: The folder to make.
-        content: What to put into it.
+        content: The content of the bundle.
         overwrite: Whether an existing bundle may be replaced.
-        on_written: Told the manifest's checksum when everything but the manifest is on disk.
+        on_written: Called with the manifest's checksum when all but the manifest is on disk.
 
     Raises:
         InvalidInputError: If the folder exists and must not be replaced, is no bundle, or holds
@@ -198,10 +209,10 @@ def write_bundle(
 
 
 def update_bundle(bundle: Bundle, content: Content) -> None:
-    """Replace what an opened bundle holds.
+    """Replace the content of an opened bundle.
 
     Raises:
-        ArtifactError: If somebody else has changed it since it was opened.
+        ArtifactError: If another program has changed it since it was opened, or keeps writing it.
     """
     with _locked(bundle.path):
         if not bundle.is_current():
@@ -234,21 +245,21 @@ def _commit(
     old: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the files of a generation, then the manifest that names them, then tidy up."""
-    index_file = _of_generation(content.index_file, generation)
-    codebooks_file = _of_generation(_CODEBOOKS, generation)
-    writers = {index_file: content.save_index, codebooks_file: content.codebooks.save}
+    index_file = of_generation(content.index_file, generation)
+    books = plan_codebook_files(folder, content.codebooks, generation, old)
+    writers = {index_file: content.save_index, **books.writers}
     names_file = None
     if len(content.names):
-        names_file = _of_generation(_NAMES, generation)
+        names_file = of_generation(_NAMES, generation)
         writers[names_file] = content.names.save
-    files = _write_files(folder, writers)
+    files = {**_write_files(folder, writers), **books.kept}
     manifest = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "generation": generation,
         "engine": content.engine,
         "index_file": index_file,
-        "codebooks_file": codebooks_file,
+        **books.entries,
         "names_file": names_file,
         "metric": METRIC,
         "M": content.codebooks.M,
@@ -268,23 +279,22 @@ def _commit(
     ours = _bases(manifest) | _bases(old or {})
     for file in folder.iterdir():
         if file.name not in {_MANIFEST, _LOCK, *files} and _is_ours(file.name, ours):
-            with suppress(
-                PermissionError
-            ):  # Windows keeps what a reader has open; the next does it
+            # Windows cannot delete a file that a reader has open; the next writer removes it.
+            with suppress(PermissionError):
                 file.unlink()
 
 
 def _write_files(
     folder: Path, writers: Mapping[str, Callable[[Path], None]]
-) -> dict[str, dict[str, int | str]]:
-    """Write files that no manifest names yet; returns what the manifest is to say of them."""
-    files: dict[str, dict[str, int | str]] = {}
+) -> dict[str, Recorded]:
+    """Write files that no manifest names yet, in order of names; return their entries in it."""
+    files: dict[str, Recorded] = {}
     try:
         for name, write in sorted(writers.items()):
             write(file := folder / name)
             sync(file)
             files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        sync(folder)  # their names, before anything points to them
+        sync(folder)  # the names must be on disk before the manifest has them
         return files
     except BaseException:
         for name in writers:
@@ -292,33 +302,22 @@ def _write_files(
         raise
 
 
-def _of_generation(name: str, generation: int) -> str:
-    stem, dot, suffix = name.partition(".")
-    return f"{stem}-{generation}{dot}{suffix}" if generation else name
-
-
-def _base(name: str) -> str:
-    """The name of a file without its generation."""
-    stem, dot, suffix = name.partition(".")
-    return re.sub(r"-\d+$", "", stem) + dot + suffix
-
-
 def _bases(manifest: Mapping[str, Any]) -> set[str]:
-    return {_base(name) for name in manifest.get("files", ())}
+    return {without_generation(name) for name in manifest.get("files", ())}
 
 
 def _is_ours(name: str, bases: set[str]) -> bool:
-    """Whether a file in a bundle is a bundle's: of this or another generation, or half-written."""
+    """Whether a file belongs to a bundle: of any generation, complete or half-written."""
     if partial := re.fullmatch(r"\.(.+)\.\w+\.partial", name):
         name = partial[1]
-    return name in (_MANIFEST, _LOCK, _OLD_NAMES) or _base(name) in bases | _USUAL
+    return name in (_MANIFEST, _LOCK, _OLD_NAMES) or without_generation(name) in bases | _USUAL
 
 
 def check_replaceable(path: str | Path) -> None:
-    """Refuse to overwrite a folder in which anything is not a bundle's: replacing deletes it all.
+    """Refuse to overwrite a folder with foreign files, because replacing would delete them.
 
     Raises:
-        InvalidInputError: If ``path`` is no readable bundle, or holds other files beside it.
+        InvalidInputError: If ``path`` is no readable bundle, or holds other files as well.
     """
     path = Path(path)
     try:
@@ -354,7 +353,7 @@ def _read_names(path: Path, name: str | None) -> Names:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise ArtifactError(f"{path} must be the folder that build wrote, but there is none.")
+        raise ArtifactError(f"{path} must be the folder that build wrote, but it is no folder.")
     file = path / _MANIFEST
     if not file.is_file():
         raise ArtifactError(f"{path} is no bundle: it has no {_MANIFEST}.")
@@ -373,7 +372,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if version == 1 and "checksum" not in manifest:
         files = manifest.get("files")
         named = _OLD_NAMES if isinstance(files, dict) and _OLD_NAMES in files else None
-        manifest |= {"generation": 0, "codebooks_file": _CODEBOOKS, "names_file": named}
+        manifest |= {"generation": 0, "codebooks_file": OLD_CODEBOOKS, "names_file": named}
     elif manifest.get("checksum") != _checksum(manifest):
         raise ArtifactError(f"{file} is damaged: it differs from its own checksum.")
     if not _is_complete(manifest):
@@ -386,11 +385,11 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
     wanted = ("engine", "index_file", "codebooks_file", "fingerprint")
     if not isinstance(files, dict) or not all(isinstance(manifest.get(k), str) for k in wanted):
         return False
-    named = {manifest["index_file"], manifest["codebooks_file"]}
-    if manifest.get("names_file") is not None:
-        named.add(manifest["names_file"])
+    optional = [manifest.get(key) for key in ("names_file", "backbone_file")]
+    named = [manifest[key] for key in ("index_file", "codebooks_file")]
+    named += [name for name in optional if name is not None]
     return (
-        named <= files.keys()
+        all(isinstance(name, str) and name in files for name in named)
         and not any("/" in name or "\\" in name for name in files)
         and all(isinstance(recorded, dict) for recorded in files.values())
         and all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())

@@ -28,7 +28,7 @@ def path(engine, tmp_path):
 
 def test_a_bundle_holds_all_that_a_search_needs(path):
     assert sorted(p.name for p in path.iterdir()) == [
-        "codebooks.pt",
+        "codebooks.safetensors",
         "codes.npz",
         "manifest.json",
         "names.npz",
@@ -49,7 +49,7 @@ def test_plain_faiss_reads_the_index_file(tmp_path):
     assert faiss.read_index(str(tmp_path / "x.mecoq" / "index.faiss")).ntotal == 5
 
 
-@pytest.mark.parametrize("name", ["codes.npz", "codebooks.pt", "names.npz"])
+@pytest.mark.parametrize("name", ["codes.npz", "codebooks.safetensors", "names.npz"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_file_is_refused_by_name(path, name, damage):
     file = path / name
@@ -70,12 +70,12 @@ def test_a_damaged_file_is_refused_by_name(path, name, damage):
 @pytest.mark.parametrize(
     "change,message",
     [
-        ({"version": 99}, "has format version 99, but this release reads up to 2"),
+        ({"version": 99}, "has format version 99, but this release reads up to 3"),
         ({"format": "other"}, "is no bundle of mecoq-index"),
         ({"files": {}}, "is damaged: a part of it is missing"),
         ({"files": []}, "is damaged: a part of it is missing"),
         (
-            {"files": {"codes.npz": 1, "codebooks.pt": 1}},
+            {"files": {"codes.npz": 1, "codebooks.safetensors": 1}},
             "is damaged: a part of it is missing",
         ),
         ({"index_file": ["codes.npz"]}, "is damaged: a part of it is missing"),
