@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,12 @@ def install(folder: Path, extras: str) -> tuple[str, dict[str, Any]]:
         ).stdout.strip()
     )  # fmt: skip
     before = size_mb(site)
-    subprocess.run([*pip, "install", "-q", "--no-compile", f"{REPOSITORY}[{extras}]"], check=True)
+    # From a copy, because building leaves files in the folder.
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(REPOSITORY / "mecoq_index", Path(copy) / "mecoq_index")
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(REPOSITORY / name, copy)
+        subprocess.run([*pip, "install", "-q", "--no-compile", f"{copy}[{extras}]"], check=True)
     listed = subprocess.run(
         [*pip, "list", "--format", "json"], capture_output=True, text=True, check=True
     )
