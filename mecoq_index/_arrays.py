@@ -157,7 +157,7 @@ def check_ids(ids: object, n: int, *, name: str = "ids") -> Ids:
 
 
 def distinct_ids(ids: npt.ArrayLike, *, name: str = "ids") -> tuple[Ids, npt.NDArray[np.intp]]:
-    """Return the distinct values of ids that may repeat, ascending, and the place of each id.
+    """Return the distinct values of ids, ascending, and the place of each id among them.
 
     Args:
         ids: Whole numbers of shape (n,), as `as_ids` takes them.

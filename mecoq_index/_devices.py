@@ -1,33 +1,50 @@
-"""Choosing the torch device, in one place for training and for search."""
+"""Choosing the torch device, in one place for training, embedding and search."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from ._optional import require
 from .errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; without a wish, CUDA where there is one and else the CPU.
+    """Return the requested device; without a request, CUDA if there is a GPU, else the CPU.
 
     Raises:
-        InvalidInputError: If torch does not know the device, or sees no CUDA GPU.
+        InvalidInputError: If torch does not know the device, or finds no CUDA GPU.
+        MissingDependencyError: If torch is not installed.
     """
+    require("torch", extra="train", purpose="choosing a device")
+    import torch
+
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as exc:
-        raise InvalidInputError(f"device must be one of torch's, got {device!r}.") from exc
+    except (RuntimeError, TypeError) as exc:
+        raise InvalidInputError(
+            f"device must be one that torch knows, such as 'cpu' or 'cuda', got {device!r}."
+        ) from exc
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device is 'cuda', but torch sees no CUDA GPU here. Use 'cpu'.")
     return chosen
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for products of bfloat16; torch of old is less exact."""
+    """Whether this CPU has instructions for products of bfloat16.
+
+    Versions of torch that do not list the CPU's instructions only tell AVX-512 from older ones.
+
+    Raises:
+        MissingDependencyError: If torch is not installed.
+    """
+    require("torch", extra="train", purpose="asking what this CPU can do")
+    import torch
+
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities:  # avx512_bf16, amx_bf16, and ARM's
         return any(has for name, has in capabilities.items() if name.endswith("bf16"))

@@ -1,4 +1,4 @@
-"""Optional dependencies: what is installed, and the extra that provides what is not."""
+"""Optional dependencies: installed versions, and imports that name the extra to install."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from .errors import MissingDependencyError
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed distribution, or None if it is not installed."""
+    """Return the version of an installed distribution, or None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
+def require(
+    module: str, *, extra: str | None, purpose: str, otherwise: str | None = None
+) -> ModuleType:
     """Import ``module`` and return it.
 
     Args:
         module: Dotted module name.
         extra: The extra of this distribution that installs it; None if there is none.
-        purpose: What needs the module; the first words of the error.
+        purpose: The thing that needs the module; the first words of the error.
+        otherwise: A sentence on how to do without the module; the last words of the error.
 
     Raises:
         MissingDependencyError: If the module's distribution is not installed. A module that is
@@ -39,7 +42,7 @@ def require(module: str, *, extra: str | None, purpose: str) -> ModuleType:
         package = exc.name if extra is None else f"'mecoq-index[{extra}]'"
         raise MissingDependencyError(
             f"{purpose} needs {exc.name!r}, which is not installed. "
-            f"Install it with: pip install {package}"
+            f"Install it with: pip install {package}" + (f". {otherwise}" if otherwise else "")
         ) from exc
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Codes, Scores, Vectors, check_codes, check_vectors
+from ._arrays import Codes, Scores, Vectors, as_vectors, check_codes, check_vectors, unit_rows
 from .codebooks import Codebooks
 from .errors import InvalidInputError
 
@@ -26,21 +26,23 @@ def _rows_per_chunk(bytes_per_row: int) -> int:
     return max(1, _SCRATCH_BYTES // bytes_per_row)
 
 
-def block_normalize(z: Vectors, M: int) -> Vectors:
+def block_normalize(z: npt.ArrayLike, M: int) -> Vectors:
     """Divide each of the M subvectors of every row by its Euclidean length.
 
     Args:
-        z: float32, shape (n, D), D a multiple of M. Not changed.
+        z: Shape (n, D), D a multiple of M; any float or integer dtype, converted to float32. Not
+            changed.
         M: Number of subvectors.
 
     Returns:
         float32, shape (n, D). A subvector of length zero stays zero.
 
     Raises:
-        InvalidInputError: If ``z`` is not finite float32 of shape (n, D) or M does not divide D.
+        InvalidInputError: If ``z`` has another shape, is not finite, or M does not divide D.
     """
-    well_formed = isinstance(z, np.ndarray) and z.dtype == np.float32 and z.ndim == 2
-    if not well_formed or M < 1 or z.shape[1] % M or not z.size:
+    if not isinstance(z, np.ndarray) or z.dtype != np.float32:
+        z = as_vectors(z, name="z")
+    if z.ndim != 2 or M < 1 or z.shape[1] % M or not z.size:
         z = check_vectors(z, name="z")
         if M < 1 or z.shape[1] % M:
             raise InvalidInputError(
@@ -49,44 +51,36 @@ def block_normalize(z: Vectors, M: int) -> Vectors:
         return np.array(z)
     blocks = z.reshape(len(z), M, -1)
     squares = np.einsum("nmd,nmd->nm", blocks, blocks)
-    # argmin and argmax, which stop at NaN, take a third of the time of min and max on one query.
+    # For one query, argmin and argmax, which stop at NaN, take a third of the time of min and max.
     least, most = squares.item(squares.argmin()), squares.item(squares.argmax())
     if least > _ORDINARY[0] and most < _ORDINARY[1]:
-        # The way of nearly all queries, in a few microseconds: lengths of moderate size prove at
-        # once that every entry is finite and no square left the range of float32.
+        # Nearly all queries come here and take a few microseconds: moderate lengths prove that
+        # every entry is finite and that no square left the range of float32.
         normalized = blocks / np.sqrt(squares)[:, :, None]
     else:
         check_vectors(z, name="z")
         ordinary = (squares > _ORDINARY[0]) & (squares < _ORDINARY[1])
         normalized = blocks / np.sqrt(np.where(ordinary, squares, 1))[:, :, None]
-        normalized[~ordinary] = _normalize_carefully(blocks[~ordinary])
+        normalized[~ordinary] = unit_rows(blocks[~ordinary])
     result: Vectors = np.ascontiguousarray(normalized).reshape(z.shape)
     return result
 
 
-def _normalize_carefully(x: Vectors) -> Vectors:
-    """Rows (n, Ds) divided by their lengths, whose squares may leave the range of float32."""
-    peak = np.abs(x).max(axis=1, keepdims=True)
-    scaled = np.divide(x, peak, out=np.zeros_like(x), where=peak > 0)
-    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    normalized: Vectors = np.divide(scaled, norms, out=scaled, where=norms > 0)
-    return normalized
-
-
-def encode(z: Vectors, codebooks: Codebooks) -> Codes:
+def encode(z: npt.ArrayLike, codebooks: Codebooks) -> Codes:
     """Assign each subvector to the codeword with the largest inner product.
 
     Args:
-        z: float32, shape (n, D). Need not be normalised: the assignment does not depend on the
-            length of a subvector, and equals the nearest codeword in L2 for unit subvectors.
+        z: Embeddings of shape (n, D), any float or integer dtype; converted to float32. Need not be
+            normalized: the assignment does not depend on the length of a subvector, and is the
+            nearest codeword in L2 for unit subvectors.
         codebooks: The learned codebooks.
 
     Returns:
         uint8 codes, shape (n, M); ``codes[i, m]`` indexes ``codewords[m]``. On a tie the lowest
-        index wins. Needs about 64 MB beside input and output, however large n is.
+        index wins. Takes about 64 MB of memory beside input and output for any n.
 
     Raises:
-        InvalidInputError: If ``z`` is not finite float32 of shape (n, D).
+        InvalidInputError: If ``z`` has another shape, or is not finite.
 
     Example:
         >>> import numpy as np
@@ -94,7 +88,7 @@ def encode(z: Vectors, codebooks: Codebooks) -> Codes:
         >>> encode(np.array([[1, 0, 0, 1, 1, 0]], dtype=np.float32), books)
         array([[0, 1, 0]], dtype=uint8)
     """
-    z = check_vectors(z, codebooks.D, name="z")
+    z = as_vectors(z, codebooks.D, name="z")
     codes = np.empty((len(z), codebooks.M), np.uint8)
     rows = _rows_per_chunk(4 * codebooks.K)
     for start in range(0, len(z), rows):
@@ -106,7 +100,7 @@ def encode(z: Vectors, codebooks: Codebooks) -> Codes:
 
 
 def decode(codes: Codes, codebooks: Codebooks) -> Vectors:
-    """The concatenated codewords that the codes stand for.
+    """Return the concatenated codewords that the codes stand for.
 
     Args:
         codes: uint8, shape (n, M).
@@ -126,30 +120,30 @@ def decode(codes: Codes, codebooks: Codebooks) -> Vectors:
     return decoded
 
 
-def lookup_tables(q: Vectors, codebooks: Codebooks) -> npt.NDArray[np.float32]:
-    """Inner products of the block-normalised queries with every codeword.
+def lookup_tables(q: npt.ArrayLike, codebooks: Codebooks) -> npt.NDArray[np.float32]:
+    """Return the inner products of the block-normalized queries with every codeword.
 
     Args:
-        q: float32, shape (nq, D), raw queries.
+        q: Raw queries, shape (nq, D), any float or integer dtype; converted to float32.
         codebooks: The learned codebooks.
 
     Returns:
         float32, shape (nq, M, K), every entry in [-1, 1] up to rounding.
 
     Raises:
-        InvalidInputError: If ``q`` is not finite float32 of shape (nq, D).
+        InvalidInputError: If ``q`` has another shape, or is not finite.
     """
-    q = block_normalize(check_vectors(q, codebooks.D, name="q"), codebooks.M)
+    q = block_normalize(as_vectors(q, codebooks.D, name="q"), codebooks.M)
     sub = q.reshape(len(q), codebooks.M, codebooks.Ds).transpose(1, 0, 2)
     tables = np.matmul(sub, codebooks.codewords.transpose(0, 2, 1))  # (M, nq, K)
     return np.ascontiguousarray(tables.transpose(1, 0, 2))
 
 
-def aqs(q: Vectors, codes: Codes, codebooks: Codebooks) -> Scores:
-    """Asymmetric quantized similarity of every query with every item.
+def aqs(q: npt.ArrayLike, codes: Codes, codebooks: Codebooks) -> Scores:
+    """Return the asymmetric quantized similarity of every query with every item.
 
     Args:
-        q: float32, shape (nq, D), raw queries.
+        q: Raw queries, shape (nq, D), any float or integer dtype; converted to float32.
         codes: uint8, shape (n, M).
         codebooks: The learned codebooks.
 
@@ -157,14 +151,15 @@ def aqs(q: Vectors, codes: Codes, codebooks: Codebooks) -> Scores:
         float32, shape (nq, n), in [-M, M] up to rounding; larger is better.
 
     Raises:
-        InvalidInputError: If ``q`` or ``codes`` has a wrong dtype, shape or value.
+        InvalidInputError: If ``q`` has another shape or is not finite, or ``codes`` has another
+            dtype, shape, or a value of K or more.
     """
     codes = check_codes(codes, codebooks.M, codebooks.K)
     return _sum_tables(lookup_tables(q, codebooks), codes)
 
 
 def sqs(query_codes: Codes, codes: Codes, codebooks: Codebooks) -> Scores:
-    """Symmetric quantized similarity: the query is quantized too.
+    """Return the symmetric quantized similarity, for which queries are quantized too.
 
     Args:
         query_codes: uint8, shape (nq, M).
@@ -175,7 +170,7 @@ def sqs(query_codes: Codes, codes: Codes, codebooks: Codebooks) -> Scores:
         float32, shape (nq, n): ``sum_m <c^m_{query_codes[m]}, c^m_{codes[m]}>``.
 
     Raises:
-        InvalidInputError: If either argument has a wrong dtype, shape or value.
+        InvalidInputError: If either argument has another dtype, shape, or a value of K or more.
     """
     query_codes = check_codes(query_codes, codebooks.M, codebooks.K, name="query_codes")
     codes = check_codes(codes, codebooks.M, codebooks.K)
@@ -185,7 +180,7 @@ def sqs(query_codes: Codes, codes: Codes, codebooks: Codebooks) -> Scores:
 
 
 def _sum_tables(tables: npt.NDArray[np.float32], codes: Codes) -> Scores:
-    """``out[q, i] = sum_m tables[q, m, codes[i, m]]``, summed in the order of m."""
+    """Return ``out[q, i] = sum_m tables[q, m, codes[i, m]]``, added in the order of m."""
     scores = np.zeros((len(tables), len(codes)), np.float32)
     rows = _rows_per_chunk(8 * max(1, len(tables)))
     for start in range(0, len(codes), rows):

@@ -16,8 +16,11 @@ PACKAGE = Path(mecoq_index.__file__).parent
 # Each layer may import from itself and from those above it in this list.
 LAYERS = [
     {"errors"},
-    {"_optional", "_arrays", "_files", "_devices", "_workspace", "_progress", "_arguments"},
-    {"codebooks", "codebook_file"},
+    {
+        *("_optional", "_arrays", "_files", "_devices", "_workspace", "_progress", "_arguments"),
+        *("_plain", "_tensor_file", "_torch_tensors"),
+    },
+    {"codebooks", "codebook_file", "backbone", "vector_statistics"},
     {"scoring"},
     {"data"},
     {"embed", "engines"},

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("faiss")
 import torch
 
-from mecoq_index.codebook_file import FORMAT_VERSION, to_content
+from mecoq_index.codebook_file import FORMAT_VERSION, torch_content
 from mecoq_index.codebooks import Backbone, Codebooks, Layer
 from mecoq_index.data.vectors import open_vectors
 from mecoq_index.engines.faiss.engine import FaissEngine
@@ -261,14 +261,11 @@ def fuzz(path, whole, seed, rounds, make, **options):
     return found, refused
 
 
-@pytest.fixture
-def codebook_file(tmp_path):
-    BOOKS.save(tmp_path / "c.pt")
-    return tmp_path / "c.pt", (tmp_path / "c.pt").read_bytes()
-
-
-def test_damaged_codebook_files_are_refused_or_unharmed(codebook_file):
-    path, whole = codebook_file
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_damaged_codebook_files_are_refused_or_unharmed(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    BOOKS.save(path)
+    whole = path.read_bytes()
     want = codebooks_content(BOOKS)
     found, refused = fuzz(path, whole, 2, 500, lambda path: codebooks_content(Codebooks.load(path)))
     assert all(content == want for content in found)
@@ -277,7 +274,7 @@ def test_damaged_codebook_files_are_refused_or_unharmed(codebook_file):
 
 def test_codebook_files_of_a_newer_version_are_refused(tmp_path):
     for version in (FORMAT_VERSION + 1, 99, "1", None, 0):
-        torch.save(to_content(BOOKS) | {"version": version}, tmp_path / "c.pt")
+        torch.save(torch_content(BOOKS.content()) | {"version": version}, tmp_path / "c.pt")
         with pytest.raises(ArtifactError, match=r"has format version .*, but this release"):
             Codebooks.load(tmp_path / "c.pt")
 

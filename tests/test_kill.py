@@ -118,7 +118,7 @@ class Case:
         shutil.rmtree(out.parent)
         return done
 
-    old_files = ("codebooks.pt", "index.faiss", "names.npz")
+    old_files = ("codebooks.safetensors", "index.faiss", "names.npz")
 
     def check_unchanged(self, out):
         assert not out.exists()

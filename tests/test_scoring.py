@@ -131,8 +131,8 @@ def test_empty_and_single_inputs_work(n):
 @pytest.mark.parametrize(
     "bad,message",
     [
-        (np.zeros((2, 8)), r"z must be a float32 array, got float64\. Convert it with"),
-        ([[0.0] * 8], "z must be a float32 array, got list"),
+        (np.zeros((2, 8), complex), r"z must be an array of numbers, got complex128"),
+        ([["0.0"] * 8], "z must be an array of numbers, got list of <U3"),
         (np.zeros(8, np.float32), r"\(n, 8\), got \(8,\)\. Use z\[None, :\] for a single vector"),
         (np.zeros((2, 9), np.float32), r"z must have shape \(n, 8\), got \(2, 9\)"),
         (
@@ -160,6 +160,20 @@ def test_bad_codes_say_what_to_do(bad, message):
         scoring.decode(bad, books)
     with pytest.raises(InvalidInputError, match=message):
         scoring.aqs(np.zeros((1, 8), np.float32), bad, books)
+
+
+def test_floats_and_integers_of_all_sizes_and_lists_are_vectors():
+    books, z, q = case(4, 16, 2)
+    z, q = np.round(8 * z), np.round(8 * q)
+    codes, scores = scoring.encode(z, books), scoring.aqs(q, scoring.encode(z, books), books)
+    for convert in (np.float16, np.float64, np.int8, np.int64, np.ndarray.tolist):
+        given = (convert(z), convert(q)) if convert is np.ndarray.tolist else (
+            z.astype(convert), q.astype(convert))  # fmt: skip
+        np.testing.assert_array_equal(scoring.encode(given[0], books), codes)
+        np.testing.assert_array_equal(scoring.aqs(given[1], codes, books), scores)
+        found = scoring.block_normalize(given[0], 4)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, scoring.block_normalize(z, 4))
 
 
 def test_m_must_divide_the_width():

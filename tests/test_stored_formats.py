@@ -22,20 +22,48 @@ QUERY = np.array([[2, 0, 0, -1]], np.float32)
 
 def test_there_are_files_of_every_version():
     found = sorted(path.name for path in DATA.iterdir() if "-v" in path.name)
-    assert found == [
+    assert found == sorted([
         *(f"codebooks-v{version + 1}.pt" for version in range(codebook_file.FORMAT_VERSION)),
+        "codebooks-v2.safetensors",
         *(f"index-v{version + 1}.mecoq" for version in range(bundle.FORMAT_VERSION)),
-    ]
+    ])  # fmt: skip
+
+
+def golden(name):
+    return runpy.run_path(str(DATA / "make_golden.py"))[name]()
+
+
+@pytest.mark.parametrize("name", ["codebooks-v2.pt", "codebooks-v2.safetensors", "index-v3.mecoq"])
+def test_codebooks_of_version_2_are_read(name):
+    want = golden("make_current_codebooks")
+    if name.startswith("index"):
+        books = bundle.Bundle.open(DATA / name).codebooks
+    else:
+        books = Codebooks.load(DATA / name)
+    assert books.fingerprint == want.fingerprint
+    assert books.fingerprint.startswith("c4db69bcbc1fb8b1")
+    assert books.backbone.state_sha256 == want.backbone.state_sha256
+    assert books.backbone.state_sha256.startswith("b476f508bf82e0d2")
+    assert list(books.backbone.state) == ["w", "steps", "b"]
+    assert books.backbone.base_sha256 == "cd" * 32
+    assert books.normalize
+    assert books.statistics == want.statistics
+    assert books.report == {"recall": 0.5, "worst": ["a", None, True]}
+    assert books.provenance == {"seed": 3}
 
 
 def test_codebooks_of_version_1_are_read():
-    want = runpy.run_path(str(DATA / "make_golden.py"))["make_codebooks"]()
+    want = golden("make_codebooks")
     books = Codebooks.load(DATA / "codebooks-v1.pt")
     assert books.fingerprint == want.fingerprint
     assert books.fingerprint.startswith("9539e8236aae39ab")
     np.testing.assert_array_equal(books.codewords, want.codewords)
     assert books.backbone.transform == {"resize": 8, "crop": 8}
     assert books.provenance == {"seed": 3}
+    np.testing.assert_array_equal(books.backbone.state["w"], np.ones((2, 2)))
+    assert not books.normalize
+    assert books.statistics is None
+    assert books.report == {}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +71,7 @@ def test_codebooks_of_version_1_are_read():
     [
         (1, [0, 2, 1], ["a.jpg", "b.jpg", "c.jpg"]),
         (2, [10, 30, 7], ["b.jpg", "a.jpg", "ü.jpg"]),
+        (3, [10, 30, 7], ["b.jpg", "a.jpg", "ü.jpg"]),
     ],
 )
 def test_an_index_of_every_version_is_read_and_searched(version, ids, names):
@@ -54,7 +83,7 @@ def test_an_index_of_every_version_is_read_and_searched(version, ids, names):
     assert opened.manifest["version"] == version
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_index_of_every_version_can_be_changed_and_is_of_the_current_one_then(tmp_path, version):
     path = tmp_path / "x.mecoq"
     shutil.copytree(DATA / f"index-v{version}.mecoq", path)
@@ -64,9 +93,10 @@ def test_an_index_of_every_version_can_be_changed_and_is_of_the_current_one_then
     assert list(opened.names) == [*names, "new.jpg"]
     assert opened.manifest["version"] == bundle.FORMAT_VERSION
     assert engine.search(QUERY, 4).ids[0, 0] == added
-    assert sorted(p.name for p in path.iterdir()) == [
-        ".lock", "codebooks-1.pt", "codes-1.npz", "manifest.json", "names-1.npz",
-    ]  # fmt: skip
+    weights = "backbone.safetensors" if version == 3 else "backbone-1.safetensors"
+    assert sorted(p.name for p in path.iterdir()) == sorted([
+        ".lock", "codebooks-1.safetensors", "codes-1.npz", "manifest.json", "names-1.npz", weights,
+    ])  # fmt: skip
     save_bundle(engine, path, names=opened.names, overwrite=True)
     assert open_bundle(path)[1].generation == 2
 

@@ -17,6 +17,8 @@ _BUILTIN = {
     "faiss": "mecoq_index.engines.faiss.engine:FaissEngine",
     "milvus": "mecoq_index.engines.milvus.engine:MilvusEngine",
 }
+BUILTIN_FILES = frozenset({"codes.npz", "index.faiss", "milvus.json"})
+"""The names of the files that built-in engines write into a bundle."""
 
 
 def available_engines() -> dict[str, str]:

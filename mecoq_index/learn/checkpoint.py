@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .._files import atomic_file, check_readable
-from ..codebook_file import load_torch, to_content
+from ..codebook_file import load_torch, torch_content
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .config import TrainConfig
@@ -41,7 +41,7 @@ class RunPaths:
 def save_checkpoint(path: Path, codebooks: Codebooks, training: Mapping[str, Any]) -> None:
     """Write codebooks and the state of their training; the old checkpoint is replaced whole."""
     with atomic_file(path) as partial:
-        torch.save({**to_content(codebooks), "training": dict(training)}, partial)
+        torch.save({**torch_content(codebooks.content()), "training": dict(training)}, partial)
 
 
 def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+"""Arrays to torch tensors and back, with types that NumPy lacks; torch is imported when needed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._files import UNREADABLE, first_line
+from ._optional import require
+from ._tensor_file import FOREIGN_TYPES, foreign_dtype, foreign_name
+from .errors import ArtifactError, InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
+
+_WAY_OUT = (
+    "Or convert the file where torch is installed: "
+    "Codebooks.load('c.pt').save('c.safetensors') makes one that is read without torch."
+)
+
+
+def require_torch(purpose: str) -> None:
+    """Check that torch is there to read or write a codebook file.
+
+    Raises:
+        MissingDependencyError: If it is not installed; names the extra and the way without torch.
+    """
+    require("torch", extra="train", purpose=purpose, otherwise=_WAY_OUT)
+
+
+def to_torch(array: npt.NDArray[Any]) -> torch.Tensor:
+    """Return a tensor with a copy of an array; records of `foreign_dtype` become torch's own type.
+
+    Raises:
+        MissingDependencyError: If torch is not installed.
+    """
+    require_torch("making a tensor")
+    import torch
+
+    name = foreign_name(array.dtype)
+    if name is None:
+        return torch.from_numpy(np.array(array))
+    integers = torch.from_numpy(np.array(array.view(f"i{array.dtype.itemsize}")))
+    foreign: torch.dtype = getattr(torch, name)
+    return integers.view(foreign)
+
+
+def from_torch(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """Return an array with a tensor's values, on the CPU.
+
+    Types that NumPy lacks, such as bfloat16, become records of one integer with the same bytes, of
+    the dtype ``[("bfloat16", "<u2")]``; `to_torch` turns them back.
+
+    Raises:
+        InvalidInputError: If a codebook file can hold no tensors of this type.
+    """
+    require_torch("reading a tensor")
+    import torch
+
+    tensor = tensor.detach().cpu().contiguous()
+    name = str(tensor.dtype).removeprefix("torch.")
+    if name in FOREIGN_TYPES:
+        dtype = foreign_dtype(name)
+        integers = tensor.view(torch.int16 if dtype.itemsize == 2 else torch.int8)
+        return np.asarray(integers.numpy()).view(dtype)
+    try:
+        array: npt.NDArray[Any] = tensor.numpy()
+    except (TypeError, RuntimeError) as exc:
+        raise InvalidInputError(f"tensors of type {name} cannot be kept in a file.") from exc
+    return array
+
+
+def check_container(path: Path) -> None:
+    """Compare the checksums in the zip archive that a torch file is, which torch does not do.
+
+    Raises:
+        ArtifactError: If a part differs from its checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except UNREADABLE as exc:
+        raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
+    if damaged is not None:
+        raise ArtifactError(
+            f"{path} is damaged: {damaged} in it differs from its checksum. "
+            "Restore the file from a copy."
+        )
