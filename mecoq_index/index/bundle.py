@@ -64,15 +64,6 @@ _NAMES, _LOCK = "names.npz", ".lock"
 _COLUMNS = "columns.npz"
 # The manifest tells the files of plug-in engines.
 _USUAL = {CODEBOOKS, WEIGHTS, OLD_CODEBOOKS, _NAMES, _COLUMNS, *BUILTIN_FILES}
-    CODEBOOKS,
-    WEIGHTS,
-    OLD_CODEBOOKS,
-    _NAMES,
-    _COLUMNS,
-    "index.faiss",
-    "codes.npz",
-    "milvus.json",
-}
 _LOCK_SECONDS = 60
 
 
