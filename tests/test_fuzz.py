@@ -17,7 +17,7 @@ from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, MecoqError
 from mecoq_index.index import bundle as bundle_module
-from mecoq_index.index.bundle import _checksum
+from mecoq_index.index import manifest as manifest_module
 from mecoq_index.index.names import Names
 from mecoq_index.index.stored import open_bundle, save_bundle
 
@@ -232,7 +232,7 @@ def test_bundles_of_a_newer_version_are_refused(bundles):
     for version in (bundle_module.FORMAT_VERSION + 1, 99, "2", 2.0, True, None, 0, -1):
         files = files_in(bundles / "ivf")
         manifest = json.loads(files["manifest.json"]) | {"version": version}
-        manifest["checksum"] = _checksum(manifest)
+        manifest["checksum"] = manifest_module.checksum(manifest)
         fill(bundles / "work", files | {"manifest.json": json.dumps(manifest).encode()})
         with pytest.raises(ArtifactError, match=r"has format version .*, but this release"):
             open_bundle(bundles / "work")
@@ -242,7 +242,7 @@ def test_the_fuzzer_would_notice_what_is_not_checked(bundles, monkeypatch):
     whole = files_in(bundles / "numpy")
     manifest = json.loads(whole["manifest.json"])
     manifest["description"]["items"] = 61
-    monkeypatch.setattr(bundle_module, "_checksum", lambda manifest: manifest["checksum"])
+    monkeypatch.setattr(manifest_module, "checksum", lambda manifest: manifest["checksum"])
     fill(bundles / "work", whole | {"manifest.json": json.dumps(manifest).encode()})
     assert opened(content_of, bundles / "work") != content_of(bundles / "numpy")
 

@@ -81,8 +81,8 @@ class BuildOptions:
     given: VectorKind | None = None
     """Whether vectors are features or embeddings; told apart by their width if None."""
 
-    def builder(self, codebooks: Codebooks, items: int) -> Builder:
-        """The engine's builder for so many items.
+    def builder(self, codebooks: Codebooks, items: int, **more: Any) -> Builder:
+        """The engine's builder for so many items; ``more`` are arguments that are no options.
 
         Raises:
             InvalidInputError: If the engine does not know an option, or cannot represent it or the
@@ -91,7 +91,7 @@ class BuildOptions:
         engine = get_engine(self.engine)
         known = [option.name for option in engine.options if "build" in option.stages]
         check_known(self.options, known, what=f"option of the {self.engine} engine")
-        built: Builder = engine.builder(codebooks, items, **self.options)
+        built: Builder = engine.builder(codebooks, items, **self.options, **more)
         return built
 
     def plain(self) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def build_bundle(
     out: str | Path,
     options: BuildOptions | None = None,
     *,
-    ids: Ids | Sequence[str] | None = None,
+    ids: Ids | None = None,
+    names: Sequence[str] | None = None,
     columns: Columns | None = None,
     source: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -125,8 +126,8 @@ def build_bundle(
         codebooks: The codebooks.
         out: The folder to make.
         options: Engine, layout, shard.
-        ids: What the rows of the whole, not of the shard, are called: int64 (n,), or n strings;
-            None for their numbers.
+        ids: The ids of the rows of the whole, not of the shard, int64 (n,); their numbers if None.
+        names: The names of the rows of the whole, n strings; None without.
         columns: Values that the rows of the whole carry, in their order.
         source: Plain values that tell the rows' source from another one, for `resume`.
         resume: Whether to go on from what an interrupted build of the same job has left.
@@ -142,7 +143,7 @@ def build_bundle(
         ArtifactError: If the rows on disk are damaged, or another program builds this output.
     """
     out, options = Path(out), options or BuildOptions()
-    job = _Job(rows, codebooks, out, options, ids, columns, source or {}, on_progress)
+    job = _Job(rows, codebooks, out, options, ids, names, columns, source or {}, on_progress)
     job.workspace.remove_empty()
     finished = resume and job.is_finished()
     check_output_bundle(out, options, codebooks, overwrite=overwrite or finished)
@@ -177,7 +178,8 @@ class _Job:
         codebooks: Codebooks,
         out: Path,
         options: BuildOptions,
-        ids: Ids | Sequence[str] | None,
+        ids: Ids | None,
+        names: Sequence[str] | None,
         columns: Columns | None,
         source: Mapping[str, Any],
         on_progress: Progress,
@@ -188,8 +190,13 @@ class _Job:
         self._sample = sample_digest(rows)
         self._start, self._stop = (options.shard or Shard(1, 1)).bounds(rows.n, self._encoder.chunk)
         self._n = self._stop - self._start
-        self._ids = _split_ids(ids, rows.n, self._start, self._stop)
-        self._columns = _split_columns(columns, rows.n, self._start, self._stop)
+        part = slice(self._start, self._stop)
+        self._ids = None if ids is None else check_ids(ids, rows.n)[part]
+        self._names = None if names is None else _one_a_row("names", names, rows.n)[part]
+        self._columns = {
+            name: _one_a_row(f"column {name!r}", values, rows.n)[part]
+            for name, values in (columns or {}).items()
+        }
         self.workspace = Workspace(
             out.with_name(f".{out.name}.build"),
             {
@@ -221,13 +228,13 @@ class _Job:
         keeps_ids = self._builder.keeps_ids
         self._runs = self._builder.rows_to_train_on(self._rows.n)
         self._numbers: Ids | range = range(self._start, self._stop) if keeps_ids else range(self._n)
-        self._called = Names.from_strings([])
-        if isinstance(self._ids, np.ndarray):
+        if self._ids is not None:
             self._builder.check_ids(self._ids if keeps_ids else self._ids - self._start)
             if keeps_ids:
                 self._numbers = self._ids
-        elif self._ids is not None:
-            self._called = Names.from_strings(self._ids, _as_array(self._numbers))
+        self._called = Names.from_strings([])
+        if self._names is not None:
+            self._called = Names.from_strings(self._names, _as_array(self._numbers))
 
     def _column(self, name: str, *width: int, dtype: Any) -> Column:
         return Column(self.workspace.path / f"{name}.npy", (self._n, *width), dtype)
@@ -361,32 +368,12 @@ def _as_array(ids: Ids | range) -> Ids:
     return np.arange(ids.start, ids.stop, dtype=np.int64) if isinstance(ids, range) else ids
 
 
-def _split_ids(
-    ids: Ids | Sequence[str] | None, n: int, start: int, stop: int
-) -> Ids | Sequence[str] | None:
-    """The ids of one shard.
+def _one_a_row(what: str, values: Any, n: int) -> Any:
+    """Values, if there is one for each of n rows.
 
     Raises:
-        InvalidInputError: If there is not one for each row of the whole.
+        InvalidInputError: If there is not.
     """
-    if ids is None:
-        return None
-    if len(ids) != n:
-        raise InvalidInputError(f"ids must be one a row, {n} in all, got {len(ids)}.")
-    return check_ids(ids, n)[start:stop] if isinstance(ids, np.ndarray) else ids[start:stop]
-
-
-def _split_columns(
-    columns: Columns | None, n: int, start: int, stop: int
-) -> dict[str, Sequence[Any] | npt.NDArray[Any]]:
-    """The columns of one shard.
-
-    Raises:
-        InvalidInputError: If one has not a value for each row of the whole.
-    """
-    for name, values in (columns or {}).items():
-        if len(values) != n:
-            raise InvalidInputError(
-                f"column {name!r} must have one value a row, {n} in all, got {len(values)}."
-            )
-    return {name: values[start:stop] for name, values in (columns or {}).items()}
+    if len(values) != n:
+        raise InvalidInputError(f"{what} must be one a row, {n} in all, got {len(values)}.")
+    return values

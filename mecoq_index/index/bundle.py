@@ -28,7 +28,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +216,11 @@ def write_bundle(
         _commit(folder, content, generation=0, on_written=on_written)
 
 
-def update_bundle(bundle: Bundle, content: Content) -> None:
-    """Replace the content of an opened bundle.
+def update_bundle(bundle: Bundle, content: Content) -> Bundle:
+    """Replace the content of an opened bundle; return the bundle as it is now.
 
     Raises:
-        ArtifactError: If another program has changed it since it was opened, or keeps writing it.
+        ArtifactError: If somebody else has changed it since it was opened.
     """
     with _locked(bundle.path):
         if not bundle.is_current():
@@ -228,7 +228,10 @@ def update_bundle(bundle: Bundle, content: Content) -> None:
                 f"{bundle.path} was changed by another program after it was opened here, so "
                 "nothing was written. Open it and make the change again."
             )
-        _commit(bundle.path, content, generation=bundle.generation + 1, old=bundle.manifest)
+        manifest = _commit(
+            bundle.path, content, generation=bundle.generation + 1, old=bundle.manifest
+        )
+    return replace(bundle, manifest=manifest, names=content.names, columns=content.columns)
 
 
 @contextmanager
@@ -251,7 +254,7 @@ def _commit(
     generation: int,
     on_written: Callable[[str], None] | None = None,
     old: Mapping[str, Any] | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Write the files of a generation, then the manifest that names them, then tidy up."""
     index_file = of_generation(content.index_file, generation)
     books = plan_codebook_files(folder, content.codebooks, generation, old)
@@ -295,6 +298,7 @@ def _commit(
             # Windows cannot delete a file that a reader has open; the next writer removes it.
             with suppress(PermissionError):
                 file.unlink()
+    return manifest
 
 
 def _write_files(

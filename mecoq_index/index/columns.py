@@ -160,6 +160,12 @@ class ItemColumns:
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
 
+    def of_ids(self, ids: Ids) -> ItemColumns:
+        """The columns of those of ``ids``, ascending, that have them."""
+        rows = np.flatnonzero(np.isin(self.ids, ids))
+        columns = {name: _taken(column, rows) for name, column in self._columns.items()}
+        return ItemColumns(self.ids[rows], columns)
+
     def added(self, other: ItemColumns) -> ItemColumns:
         """These columns and those of ``other``, whose items are new.
 
@@ -188,9 +194,7 @@ class ItemColumns:
 
     def without(self, ids: Ids) -> ItemColumns:
         """These columns but for the items ``ids``; ids without columns are passed over."""
-        rows = np.flatnonzero(~np.isin(self.ids, ids))
-        columns = {name: _taken(column, rows) for name, column in self._columns.items()}
-        return ItemColumns(self.ids[rows], columns)
+        return self.of_ids(np.setdiff1d(self.ids, ids))
 
 
 def _kind(column: Values | _Texts) -> str:

@@ -140,6 +140,11 @@ class Names:
             )
         return self.ids[rows]
 
+    def of_ids(self, ids: Ids) -> Names:
+        """The names of those of ``ids``, ascending, that have one."""
+        rows = self._rows_of(ids)
+        return Names(self.ids[rows], *take(self.offsets, self.text, rows))
+
     def added(self, other: Names) -> Names:
         """These names and those of ``other``.
 

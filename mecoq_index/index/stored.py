@@ -66,14 +66,17 @@ def save_bundle(
 
 def save_changes(
     engine: Engine, bundle: Bundle, names: Names, columns: ItemColumns | None = None
-) -> None:
+) -> Bundle:
     """Write an engine that was opened from a bundle, and changed, back to it.
+
+    Returns:
+        The bundle as it is now.
 
     Raises:
         ArtifactError: If somebody else has changed the bundle since it was opened.
         InvalidInputError: If there are names or columns, but not of each id.
     """
-    update_bundle(bundle, _content(engine, names, columns, None))
+    return update_bundle(bundle, _content(engine, names, columns, None))
 
 
 def _content(

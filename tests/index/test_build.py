@@ -53,6 +53,11 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(building, "_ADDED_AT_A_TIME", 1500)
 
 
+def called(ids):
+    """Ids of any kind as arguments of build_bundle."""
+    return {"ids": ids} if ids is None or isinstance(ids, np.ndarray) else {"names": ids}
+
+
 def options_of(layout, *, shard=None, **more):
     if layout == "numpy":
         return BuildOptions(engine="numpy", shard=shard)
@@ -125,7 +130,7 @@ def test_features_are_projected(tmp_path):
 @pytest.mark.parametrize("layout", ["numpy", "IVF8,MeCoQ", "MeCoQ,IDMap2", "IVF8,MeCoQ4x4fs"])
 def test_items_have_the_numbers_given(tmp_path, layout):
     ids = np.random.default_rng(5).permutation(10 * N)[:N].astype(np.int64)
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", options_of(layout), ids=ids)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", options_of(layout), **called(ids))
     engine, _ = open_bundle(tmp_path / "x")
     np.testing.assert_array_equal(np.sort(engine.ids()), np.sort(ids))
     np.testing.assert_array_equal(engine.codes(ids), CODES)
@@ -134,7 +139,7 @@ def test_items_have_the_numbers_given(tmp_path, layout):
 @pytest.mark.parametrize("layout", ["numpy", *LAYOUTS])
 def test_items_have_the_names_given(tmp_path, layout):
     names = [f"photo-{i}.jpg" for i in range(N)]
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", options_of(layout), ids=names)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", options_of(layout), **called(names))
     engine, bundle = open_bundle(tmp_path / "x")
     assert list(bundle.names) == names
     np.testing.assert_array_equal(engine.codes(bundle.names.ids_of(names[::-1])), CODES[::-1])
@@ -152,8 +157,8 @@ def test_rows_may_be_none(tmp_path):
 @pytest.mark.parametrize(
     "ids,message",
     [
-        (np.arange(N - 1), "ids must be one a row, 5000 in all, got 4999"),
-        (["a"], "ids must be one a row, 5000 in all, got 1"),
+        (np.arange(N - 1), r"ids must have shape \(5000,\), got \(4999,\)"),
+        (["a"], "names must be one a row, 5000 in all, got 1"),
         (np.zeros(N, np.int64), "ids must be distinct, but 4999 repeat"),
         (np.arange(N) - 1, "ids must not be negative"),
         (np.arange(N, dtype=np.int32), "ids must be an int64 array, got int32"),
@@ -167,7 +172,7 @@ def test_ids_that_do_not_fit_are_refused_before_a_row_is_encoded(
 ):
     monkeypatch.setattr(encoding.RowEncoder, "encode", None)
     with pytest.raises(InvalidInputError, match=message):
-        build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", ids=ids)
+        build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", **called(ids))
     assert inside(tmp_path) == []
 
 
@@ -297,7 +302,7 @@ def test_a_build_that_was_interrupted_anywhere_ends_in_the_same_bytes(tmp_path, 
 
     def build(out, **options):
         made = BuildOptions(**{**vars(options_of(layout)), **more})
-        build_bundle(ArrayRows(array), BOOKS, out, made, ids=ids, **options)
+        build_bundle(ArrayRows(array), BOOKS, out, made, **called(ids), **options)
 
     whole, listener = tmp_path / "whole", InterruptAt(0)
     if overwrite:
@@ -478,7 +483,7 @@ def build_shards(folder, count, options, array=CODES, ids=None, order=1):
     for number in range(1, count + 1)[::order]:
         parts.append(folder / f"part{number}")
         made = replace(options, shard=Shard(number, count))
-        build_bundle(ArrayRows(array), BOOKS, parts[-1], made, ids=ids)
+        build_bundle(ArrayRows(array), BOOKS, parts[-1], made, **called(ids))
     return parts
 
 
@@ -487,7 +492,7 @@ def build_shards(folder, count, options, array=CODES, ids=None, order=1):
 def test_all_shards_in_any_order_give_the_bytes_of_the_whole(tmp_path, layout, named):
     ids = [f"{i}.jpg" for i in range(N)] if named else None
     options = options_of(layout, seed=7)
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, ids=ids)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, **called(ids))
     parts = build_shards(tmp_path, 5, options, ids=ids)
     merge_bundles([parts[i] for i in (3, 0, 4, 1, 2)], tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
@@ -499,7 +504,7 @@ def test_all_shards_in_any_order_give_the_bytes_of_the_whole(tmp_path, layout, n
 def test_shards_of_numbered_items_give_the_bytes_of_the_whole(tmp_path, layout):
     ids = np.random.default_rng(5).permutation(10 * N)[:N].astype(np.int64)
     options = options_of(layout)
-    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, ids=ids)
+    build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "whole", options, **called(ids))
     merge_bundles(build_shards(tmp_path, 3, options, ids=ids, order=-1), tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
 
@@ -588,7 +593,7 @@ def test_bundles_with_ids_of_their_own_are_joined(tmp_path, layout):
     ids = np.random.default_rng(5).permutation(10 * N)[:N].astype(np.int64)
     parts = [tmp_path / str(i) for i in range(3)]
     for i, part in enumerate(parts):
-        build_bundle(ArrayRows(CODES[i::3].copy()), BOOKS, part, options_of(layout), ids=ids[i::3])
+        build_bundle(ArrayRows(CODES[i::3].copy()), BOOKS, part, options_of(layout), **called(ids[i::3]))
     told = []
     merge_bundles(parts, tmp_path / "merged", on_progress=lambda *step: told.append(step))
     engine, _ = open_bundle(tmp_path / "merged")
@@ -614,7 +619,7 @@ def test_named_items_keep_their_names_in_another_bundle(tmp_path):
 def test_bundles_that_cannot_be_told_apart_are_not_joined(tmp_path):
     for name, first in (("a", 0), ("b", 90)):
         ids = np.arange(first, first + 100)
-        build_bundle(ArrayRows(CODES[:100]), BOOKS, tmp_path / name, NUMPY, ids=ids)
+        build_bundle(ArrayRows(CODES[:100]), BOOKS, tmp_path / name, NUMPY, **called(ids))
         build_bundle(ArrayRows(CODES[:100]), BOOKS, tmp_path / f"{name}flat")
     with pytest.raises(InvalidInputError, match="10 occur more than once, for instance 90"):
         merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
@@ -630,7 +635,7 @@ def test_bundles_that_cannot_be_told_apart_are_not_joined(tmp_path):
 def test_a_merged_bundle_may_replace_one_of_its_parts(tmp_path):
     for name, first in (("a", 0), ("b", 100)):
         ids = np.arange(first, first + 100)
-        build_bundle(ArrayRows(CODES[:100]), BOOKS, tmp_path / name, NUMPY, ids=ids)
+        build_bundle(ArrayRows(CODES[:100]), BOOKS, tmp_path / name, NUMPY, **called(ids))
     with pytest.raises(InvalidInputError, match=r"a exists already. .*--overwrite"):
         merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "a")
     merge_bundles([tmp_path / "a", tmp_path / "b"], tmp_path / "a", overwrite=True)

@@ -8,7 +8,8 @@ import pytest
 from mecoq_index.codebooks import Backbone, Codebooks
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
-from mecoq_index.index.bundle import Bundle, _checksum
+from mecoq_index.index.bundle import Bundle
+from mecoq_index.index.manifest import checksum
 from mecoq_index.index.stored import open_bundle, save_bundle
 
 
@@ -91,7 +92,7 @@ def test_a_damaged_file_is_refused_by_name(path, name, damage):
 def test_a_foreign_or_newer_manifest_is_refused(path, change, message):
     manifest = json.loads((path / "manifest.json").read_text()) | change
     # Signed anew, so that it is not the checksum that is noticed.
-    (path / "manifest.json").write_text(json.dumps(manifest | {"checksum": _checksum(manifest)}))
+    (path / "manifest.json").write_text(json.dumps(manifest | {"checksum": checksum(manifest)}))
     with pytest.raises(ArtifactError, match=message):
         Bundle.open(path)
 

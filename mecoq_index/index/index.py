@@ -1,0 +1,642 @@
+"""An index as one object: built from a source, searched, changed, saved, opened again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._arguments import check_known
+from .._arrays import Ids, as_ids, check_ids, check_k
+from .._progress import Progress, reported, silent
+from ..codebooks import Codebooks, VectorKind
+from ..data.metadata import Metadata
+from ..data.source import Source
+from ..embed.embedder import Embedder
+from ..engines.abilities import Tunable, Tuned, Verifiable, Verification
+from ..engines.base import Engine, Stage
+from ..engines.registry import DEFAULT_ENGINE, get_engine
+from ..errors import InvalidInputError
+from ._lock import ReadersWriterLock
+from .build import BuildOptions, Shard
+from .bundle import Bundle
+from .columns import Columns, ItemColumns
+from .inputs import open_items
+from .making import make_index
+from .merge import merge_bundles
+from .names import Names
+from .opening import attach, is_address
+from .results import SearchResults
+from .stored import check_place, open_bundle, save_bundle, save_changes
+
+_ALL_FIELDS = "output_fields"
+
+
+class Index:
+    """Items that are found by AQS, with their names and columns.
+
+    Make one with `Index.build`, or open one with `open_index`. Threads may share an index: searches
+    run side by side, and a change waits until they are done.
+
+    Example:
+        >>> import numpy as np
+        >>> from mecoq_index import Codebooks, Index
+        >>> books = Codebooks(np.eye(2)[None].repeat(2, axis=0))
+        >>> index = Index.build(np.eye(4), books, engine="numpy", names=["a", "b", "c", "d"])
+        >>> [hit.name for hit in index.search([0.9, 0.1, 0.0, 1.0], k=1)[0]]
+        ['d']
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        names: Names | None = None,
+        columns: ItemColumns | None = None,
+        bundle: Bundle | None = None,
+        address: str | None = None,
+    ) -> None:
+        self._engine = engine
+        self._names = names if names is not None else Names.from_strings([])
+        self._columns = columns if columns is not None else ItemColumns.none()
+        self._bundle, self._address = bundle, address
+        self._is_changed = False
+        self._lock = ReadersWriterLock()
+        self._embedders: dict[tuple[Any, ...], Embedder] = {}
+        self.skipped: Sequence[tuple[int, str]] = ()
+        """Number and reason of the images that the last build or `add` could not read."""
+
+    @classmethod
+    def build(
+        cls,
+        source: Source,
+        codebooks: Codebooks | str | Path,
+        *,
+        out: str | Path | None = None,
+        engine: str = DEFAULT_ENGINE,
+        ids: npt.ArrayLike | str | Path | None = None,
+        names: Sequence[str] | None = None,
+        columns: Sequence[str] | Columns = (),
+        vector_column: str | None = None,
+        id_column: str | None = None,
+        given: VectorKind | None = None,
+        backbone: str | None = None,
+        device: str | None = None,
+        workers: int = 0,
+        strict: bool = False,
+        shard: Shard | tuple[int, int] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        progress: Progress | bool = False,
+        **options: Any,
+    ) -> Index:
+        """Encode a source and make an index of it.
+
+        Args:
+            source: Vectors or codes (n, width) as an array; a path of images, vectors or a table;
+                a list of paths or PIL images; or anything else that `open_source` takes.
+            codebooks: The codebooks, or the path of their file.
+            out: The folder to make. None keeps the index in memory; `save` writes it.
+            engine: Name of the engine.
+            ids: Integer ids (n,), or a file of them; row numbers if None.
+            names: Names of the items, n distinct strings. Images are called by their paths.
+            columns: Values that items carry: names of columns of a table, or values by name.
+            vector_column: For tables: the column of vectors.
+            id_column: For tables: the column of ids (integers) or names (text).
+            given: Whether vectors are features or embeddings; told apart by their width if None.
+            backbone: Allows a ``module:attribute`` that the codebooks name as their network.
+            device: Where the network for images runs; CUDA where there is one if None.
+            workers: Processes that load images.
+            strict: Refuse unreadable images instead of skipping them.
+            shard: Part i of n, to be joined by `merge` later.
+            resume: Go on from what an interrupted build of the same job has left.
+            overwrite: Replace an existing index.
+            progress: Called with (text, done, total); True shows a bar.
+            options: Options of the engine for building: for FAISS ``factory``, ``nprobe``, ``seed``.
+
+        Raises:
+            InvalidInputError: If arguments do not fit together, or the output may not be written.
+            ArtifactError: If a file is damaged, or another program builds this output.
+            ServerError: If a server is out of reach, refuses, or fails.
+        """
+        codebooks = load_codebooks(codebooks)
+        wanted = BuildOptions(engine=engine, options=options, shard=_shard(shard), given=given)
+        embedder = Embedder(
+            codebooks, given=given, device=device, workers=workers, strict=strict, backbone=backbone
+        )
+        items = open_items(
+            source,
+            ids=ids,
+            names=names,
+            columns=columns,
+            vector_column=vector_column,
+            id_column=id_column,
+        )
+        with reported(progress, "building") as on_progress:
+            made = make_index(
+                items,
+                embedder,
+                None if out is None else Path(out),
+                wanted,
+                resume=resume,
+                overwrite=overwrite,
+                on_progress=on_progress,
+            )
+        index = cls(
+            made.engine, names=made.names, columns=made.columns, bundle=made.bundle
+        )
+        index.skipped = made.skipped
+        return index
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that holds the codes."""
+        return self._engine
+
+    @property
+    def codebooks(self) -> Codebooks:
+        """The codebooks of the items."""
+        return self._engine.codebooks
+
+    @property
+    def names(self) -> Names:
+        """The names of the items, by id; of length 0 if they have none, or the engine has them."""
+        return self._names
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that items carry."""
+        stored = getattr(self._engine, "columns", None)
+        return tuple(stored()) if self._engine.stores_columns and stored else self._columns.names
+
+    @property
+    def path(self) -> Path | None:
+        """The folder of the index; None in memory and for an index at an address."""
+        return None if self._bundle is None else self._bundle.path
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self._engine)
+
+    def __repr__(self) -> str:
+        where = self._address or self.path or "in memory"
+        return (
+            f"Index({where}: {len(self):,} items of {self._engine.bytes_per_vector:g} bytes, "
+            f"{self._engine.describe().get('factory', self._engine.name)})"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values on the index, for people and logs."""
+        return self._engine.describe()
+
+    def search(
+        self,
+        query: Source,
+        k: int = 10,
+        *,
+        given: VectorKind | None = None,
+        backbone: str | None = None,
+        device: str | None = None,
+        workers: int = 0,
+        strict: bool = True,
+        progress: Progress = silent,
+        **options: Any,
+    ) -> SearchResults:
+        """The k best items for each query.
+
+        Args:
+            query: One vector, or vectors (nq, D) or (nq, P), of any float or integer dtype; or an
+                image, a folder, paths, a table, as for `build`.
+            k: Results per query. Fewer items give fewer hits.
+            given: Whether vectors are features or embeddings; told apart by their width if None.
+            backbone: As for `build`, and so are ``device``, ``workers`` and ``strict``.
+            device: See there.
+            workers: See there.
+            strict: See there.
+            progress: Called with (text, done, total) while queries are embedded.
+            options: Options of the engine for searching, of this call only: for FAISS ``nprobe``,
+                ``k_factor``, ``ef_search``; for Milvus ``filter``, ``ef`` and others.
+
+        Returns:
+            `SearchResults`: ``scores, ids = results``; ``results[0]`` are the hits of query 0.
+
+        Raises:
+            InvalidInputError: If the query does not fit the codebooks, or an option is unknown.
+            ServerError: If a server is out of reach, refuses, or fails.
+        """
+        k = check_k(k)
+        self._check_options(options, "search")
+        embedder = self._embedder(given, backbone, device, workers, strict)
+        embedded = embedder.embed(_as_rows(query), on_progress=progress)
+        with self._lock.reading():
+            if self._engine.stores_columns and self.columns:
+                options.setdefault(_ALL_FIELDS, list(self.columns))
+            hits = self._engine.search(embedded.z, k, **options)
+            names, columns = self._names, self._columns
+        queries = embedded.names or [str(row) for row in range(len(embedded.z))]
+        return SearchResults(hits.scores, hits.ids, hits.fields, queries, names, columns)
+
+    def add(
+        self,
+        source: Source,
+        *,
+        ids: npt.ArrayLike | str | Path | None = None,
+        names: Sequence[str] | None = None,
+        columns: Sequence[str] | Columns = (),
+        vector_column: str | None = None,
+        id_column: str | None = None,
+        given: VectorKind | None = None,
+        backbone: str | None = None,
+        device: str | None = None,
+        workers: int = 0,
+        strict: bool = False,
+        progress: Progress = silent,
+    ) -> Ids:
+        """Add items. `save` writes them; an engine that keeps items elsewhere has them at once.
+
+        Takes a source and its ids, names and columns as `build` does. Items of an index with names
+        or columns need theirs.
+
+        Returns:
+            int64, shape (n,): the ids of the new items.
+
+        Raises:
+            InvalidInputError: If something does not fit, or an id or a name is taken.
+        """
+        embedder = self._embedder(given, backbone, device, workers, strict)
+        items = open_items(
+            source,
+            ids=ids,
+            names=names,
+            columns=columns,
+            vector_column=vector_column,
+            id_column=id_column,
+        )
+        encoded = embedder.encode(items, on_progress=progress)
+        self.skipped, new = encoded.skipped, encoded.metadata
+        with self._lock.writing():
+            numbers = self._numbers_of_new(new, len(encoded.codes))
+            if self._engine.stores_columns:
+                named = {} if new.names is None else {"name": new.names}
+                self._engine.add(encoded.codes, numbers, columns={**new.columns, **named})
+                return numbers
+            added_names, added_columns = self._names, self._columns
+            if new.names is not None:
+                added_names = self._names.added(Names.from_strings(new.names, numbers))
+            if new.columns:
+                carried = ItemColumns.from_values(new.columns, numbers)
+                added_columns = self._columns.added(carried) if len(self) else carried
+            self._engine.add(encoded.codes, numbers)
+            self._names, self._columns, self._is_changed = added_names, added_columns, True
+            return numbers
+
+    def _numbers_of_new(self, new: Metadata, n: int) -> Ids:
+        """The ids of new items, whose names and columns must be like those that are there."""
+        if len(self._engine) and not self._engine.stores_columns:
+            if bool(len(self._names)) != (new.names is not None):
+                raise InvalidInputError(
+                    "the items of this index have names, so new items need names too."
+                    if len(self._names)
+                    else "the items of this index have no names, so new items cannot have any."
+                )
+            if set(self._columns.names) != set(new.columns):
+                raise InvalidInputError(
+                    f"new items must carry the columns {sorted(self._columns.names)}, got "
+                    f"{sorted(new.columns)}."
+                )
+        if new.ids is not None:
+            return check_ids(new.ids, n)
+        first = int(self._engine.ids().max(initial=-1)) + 1
+        return np.arange(first, first + n, dtype=np.int64)
+
+    def remove(self, items: Sequence[str] | npt.ArrayLike) -> int:
+        """Remove items by their names or ids; return how many there were.
+
+        `save` writes the change; an engine that keeps items elsewhere makes it at once. Ids that no
+        item has are passed over; unknown names are refused.
+
+        Raises:
+            InvalidInputError: If a name is unknown, or the engine, as it was built, cannot remove.
+        """
+        with self._lock.writing():
+            numbers = self._numbers_of(items)
+            removed = self._engine.remove(numbers)
+            if self._engine.holds_items and removed:
+                self._names = self._names.without(numbers)
+                self._columns = self._columns.without(numbers)
+                self._is_changed = True
+            return removed
+
+    def _numbers_of(self, items: Sequence[str] | npt.ArrayLike) -> Ids:
+        if isinstance(items, str):
+            raise InvalidInputError(f"items must be a sequence of names or ids, got one: {items!r}.")
+        given = items if isinstance(items, np.ndarray) else list(items)  # type: ignore[arg-type]
+        if len(given) and all(isinstance(item, str) for item in given):
+            if not len(self._names):
+                raise InvalidInputError(
+                    "the items of this index have no names. Give their ids as integers."
+                )
+            return np.unique(self._names.ids_of(given))  # type: ignore[arg-type]
+        return np.unique(as_ids(given, name="items"))
+
+    def reencode(
+        self,
+        codebooks: Codebooks | str | Path,
+        source: Source,
+        *,
+        out: str | Path | None = None,
+        vector_column: str | None = None,
+        id_column: str | None = None,
+        given: VectorKind | None = None,
+        backbone: str | None = None,
+        device: str | None = None,
+        workers: int = 0,
+        overwrite: bool = False,
+        progress: Progress = silent,
+    ) -> Index:
+        """An index of the same items, encoded by other codebooks.
+
+        Ids, names, columns, layout and settings stay; lists are made anew.
+
+        Args:
+            codebooks: The other codebooks.
+            source: The items' images or vectors. They are found by their names, or by ids where
+                the source has them, or are the rows in the order of ascending ids.
+            out: The folder to make; None keeps the new index in memory.
+            vector_column: For tables: the column of vectors.
+            id_column: For tables: the column of ids or names.
+            given: As for `build`, and so are the others.
+            backbone: See there.
+            device: See there.
+            workers: See there.
+            overwrite: See there.
+            progress: See there.
+
+        Raises:
+            InvalidInputError: If an item is not in the source, or the engine keeps items elsewhere.
+        """
+        if not self._engine.holds_items:
+            raise InvalidInputError(
+                f"the {self._engine.name} engine keeps its items elsewhere. Build a new index from "
+                "the source instead."
+            )
+        if out is not None:
+            check_place(Path(out), overwrite=overwrite)
+        codebooks = load_codebooks(codebooks)
+        embedder = Embedder(
+            codebooks, given=given, device=device, workers=workers, strict=False, backbone=backbone
+        )
+        items = open_items(source, vector_column=vector_column, id_column=id_column)
+        encoded = embedder.encode(items, on_progress=progress)
+        with self._lock.reading():
+            ids = np.sort(self._engine.ids())
+            codes = encoded.codes[self._rows_of(ids, encoded.metadata, len(encoded.codes))]
+            described = self._engine.describe()
+            declared = [o.name for o in self._engine.options if "build" in o.stages]
+            options = {name: described[name] for name in declared if name in described}
+            names, columns = self._names, self._columns
+        engine = get_engine(self._engine.name).build(
+            codebooks, codes, ids if self._engine.keeps_ids else None, **options
+        )
+        made = Index(engine, names=names, columns=columns)
+        if out is not None:
+            made.save(out, overwrite=overwrite)
+        return made
+
+    def _rows_of(self, ids: Ids, found: Metadata, n: int) -> npt.NDArray[np.intp]:
+        """The rows of a source of n items that the items ``ids`` are in."""
+        rows: dict[Any, int]
+        wanted: list[Any]
+        if found.names is not None and len(self._names):
+            rows = {name: row for row, name in enumerate(found.names)}
+            wanted = [self._names[int(i)] for i in ids]
+        elif found.ids is not None:
+            rows, wanted = {int(i): row for row, i in enumerate(found.ids)}, ids.tolist()
+        elif n == len(ids):
+            return np.arange(len(ids))
+        else:
+            raise InvalidInputError(
+                f"the source must have a row for each of the {len(ids)} items, got {n}."
+            )
+        if missing := [item for item in wanted if item not in rows]:
+            raise InvalidInputError(
+                f"all items must be in the source, but {len(missing)} are not, for instance "
+                f"{missing[0]!r}."
+            )
+        return np.array([rows[item] for item in wanted], np.intp)
+
+    def merge(
+        self,
+        *others: Index | str | Path,
+        out: str | Path,
+        overwrite: bool = False,
+        progress: Progress = silent,
+    ) -> Index:
+        """Write an index with the items of this one and others; all of them stay as they are.
+
+        Raises:
+            InvalidInputError: If they do not fit together, or one is not a folder as it was saved.
+            ArtifactError: If one is damaged.
+        """
+        parts = [_saved_folder(part) for part in (self, *others)]
+        merge_bundles(parts, out, overwrite=overwrite, on_progress=progress)
+        return open_index(out)
+
+    def save(self, path: str | Path | None = None, *, overwrite: bool = False) -> None:
+        """Write the index to a folder; the folder changes as a whole or not at all.
+
+        Args:
+            path: The folder. None writes changes back to where the index was opened; an engine
+                that keeps items elsewhere has them there already.
+            overwrite: Whether an existing index at ``path`` may be replaced.
+
+        Raises:
+            InvalidInputError: If there is no path, or it exists and may not be replaced.
+            ArtifactError: If somebody else has changed the folder since it was opened.
+        """
+        with self._lock.writing():
+            if path is not None:
+                save_bundle(
+                    self._engine,
+                    path,
+                    names=self._names,
+                    columns=self._columns,
+                    overwrite=overwrite,
+                )
+                self._bundle = Bundle.open(path)
+            elif self._bundle is not None and self._engine.holds_items:
+                if self._is_changed:
+                    self._bundle = save_changes(
+                        self._engine, self._bundle, self._names, self._columns
+                    )
+            elif self._engine.holds_items:
+                raise InvalidInputError("path must name the folder to write, got none.")
+            self._is_changed = False
+
+    def tune(
+        self,
+        queries: Source,
+        *,
+        recall: float = 0.95,
+        k: int = 10,
+        save: bool = False,
+        given: VectorKind | None = None,
+        backbone: str | None = None,
+        device: str | None = None,
+        workers: int = 0,
+        strict: bool = False,
+    ) -> Tuned:
+        """Find the setting with which a recall is reached fastest, such as the nprobe of IVF.
+
+        Args:
+            queries: As for `search`, like those to come; not the ones to report results on.
+            recall: The share of the exact k best items to find, ties counted as found.
+            k: Results per query that count.
+            save: Make the setting found the index's own, and write it to its folder.
+            given: As for `search`, and so are the others.
+            backbone: See there.
+            device: See there.
+            workers: See there.
+            strict: See there.
+
+        Raises:
+            InvalidInputError: If the index has no such setting, or cannot reach the recall.
+        """
+        embedder = self._embedder(given, backbone, device, workers, strict)
+        z = embedder.embed(_as_rows(queries)).z
+        if not isinstance(self._engine, Tunable):
+            raise InvalidInputError(f"an index of {self._engine.name} has no setting to tune.")
+        with self._lock.writing():
+            tuned = self._engine.tune(z, recall=recall, k=k)
+            if save:
+                self._engine.set_default(tuned.setting, tuned.value)
+                self._is_changed = True
+        if save and self._bundle is not None:
+            self.save()
+        return tuned
+
+    def verify(self) -> Verification:
+        """Compare what the engine holds and returns with exact scores.
+
+        Raises:
+            InvalidInputError: If the engine cannot be verified: its results are exact, or say so.
+        """
+        if not isinstance(self._engine, Verifiable):
+            raise InvalidInputError(
+                f"an index of {self._engine.name} lies in its own file, which was checked when it "
+                "was opened. Only engines that keep items elsewhere are verified."
+            )
+        return self._engine.verify()
+
+    def _embedder(
+        self,
+        given: VectorKind | None,
+        backbone: str | None,
+        device: str | None,
+        workers: int,
+        strict: bool,
+    ) -> Embedder:
+        """An embedder with these settings; one that was made is kept, and its network with it."""
+        key = (given, backbone, device, workers, strict)
+        if key not in self._embedders:
+            self._embedders[key] = Embedder(
+                self.codebooks,
+                given=given,
+                device=device,
+                workers=workers,
+                strict=strict,
+                backbone=backbone,
+            )
+        return self._embedders[key]
+
+    def _check_options(self, options: Mapping[str, Any], stage: Stage) -> None:
+        known = [o.name for o in self._engine.options if stage in o.stages]
+        check_known(options, known, what=f"{stage} option of the {self._engine.name} engine")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._address is not None:
+            return open_index, (self._address, self.codebooks)
+        if self._bundle is not None and not self._is_changed:
+            return open_index, (self._bundle.path.resolve(),)
+        with self._lock.reading(), tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / self._engine.file_name
+            self._engine.save(file)
+            content = file.read_bytes()
+        return _restored, (
+            self._engine.name,
+            content,
+            self.codebooks,
+            self._names,
+            self._columns,
+        )
+
+
+def open_index(
+    path: str | Path, codebooks: Codebooks | str | Path | None = None, **options: Any
+) -> Index:
+    """Open an index: a folder, or an address of an engine that keeps items elsewhere.
+
+    Args:
+        path: A folder that `Index.build` or `Index.save` wrote; ``http://host:19530/photos``; or a
+            file of milvus-lite, ``photos.db``.
+        codebooks: Refuse the index unless it was built with these. Needed at an address only if the
+            codebooks are not there.
+        options: Options of the engine for opening, such as ``token``.
+
+    Raises:
+        ArtifactError: If the folder is no index, damaged, of a newer version, or was built with
+            other codebooks.
+        InvalidInputError: If nothing is at the address, or codebooks are needed.
+        ServerError: If a server is out of reach, refuses, or fails.
+    """
+    expected = None if codebooks is None else load_codebooks(codebooks)
+    if is_address(path):
+        return Index(attach(str(path), expected, options), address=str(path))
+    engine, bundle = open_bundle(path, **options)
+    if expected is not None:
+        bundle.check_codebooks(expected)
+    return Index(engine, names=bundle.names, columns=bundle.columns, bundle=bundle)
+
+
+def load_codebooks(codebooks: Codebooks | str | Path) -> Codebooks:
+    """The codebooks, read from their file if a path is given."""
+    return codebooks if isinstance(codebooks, Codebooks) else Codebooks.load(codebooks)
+
+
+def _restored(
+    engine: str, content: bytes, codebooks: Codebooks, names: Names, columns: ItemColumns
+) -> Index:
+    """The index in memory that was pickled."""
+    kind = get_engine(engine)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / kind.file_name
+        file.write_bytes(content)
+        return Index(kind.open(file, codebooks), names=names, columns=columns)
+
+
+def _saved_folder(part: Index | str | Path) -> Path:
+    """The folder of an index that is on disk as it is in memory."""
+    if not isinstance(part, Index):
+        return Path(part)
+    if part.path is None or part._is_changed:
+        raise InvalidInputError("an index must be saved to a folder before it is merged.")
+    return part.path
+
+
+def _shard(shard: Shard | tuple[int, int] | None) -> Shard | None:
+    return shard if shard is None or isinstance(shard, Shard) else Shard(*shard)
+
+
+def _as_rows(query: Source) -> Source:
+    """A query as a source: one vector becomes one row."""
+    if isinstance(query, (np.ndarray, list, tuple)) and len(query):
+        numbers = query if isinstance(query, np.ndarray) else None
+        if numbers is None and all(isinstance(v, (int, float, np.number)) for v in query):
+            numbers = np.asarray(query)
+        if numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "fiu":
+            return numbers[None, :]
+    return query

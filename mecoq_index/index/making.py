@@ -1,0 +1,165 @@
+"""Making an index from items: in memory, in a folder, or where the engine keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._arrays import Codes, Ids
+from .._progress import Progress
+from ..data.metadata import Metadata
+from ..data.reader import ArrayRows, RowReader
+from ..data.source import ImageItems
+from ..embed.embedder import Embedder
+from ..engines.base import Batch, Builder, Engine
+from ..engines.registry import get_engine
+from ..errors import InvalidInputError
+from .build import BuildOptions, build_bundle, check_output_bundle
+from .bundle import Bundle
+from .columns import ItemColumns
+from .inputs import Items
+from .names import Names
+from .stored import check_place, open_bundle, save_bundle
+
+_ADDED_AT_A_TIME = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An index that was made.
+
+    Attributes:
+        engine: The engine with all items.
+        names: The names of the items, by id.
+        columns: The columns of the items, by id.
+        bundle: The folder; None in memory.
+        skipped: Number and reason of the images that could not be read.
+    """
+
+    engine: Engine
+    names: Names
+    columns: ItemColumns
+    bundle: Bundle | None
+    skipped: Sequence[tuple[int, str]]
+
+
+def make_index(
+    items: Items,
+    embedder: Embedder,
+    out: Path | None,
+    options: BuildOptions,
+    *,
+    resume: bool,
+    overwrite: bool,
+    on_progress: Progress,
+) -> Made:
+    """Encode items, and build what ``options`` say.
+
+    Args:
+        items: The items.
+        embedder: Makes codes of them.
+        out: The folder to write; None keeps the index in memory, or where the engine keeps items.
+        options: Engine, layout, shard.
+        resume: Whether to go on from what an interrupted run has left.
+        overwrite: Whether an existing index may be replaced.
+        on_progress: Told how far the work has come.
+
+    Raises:
+        InvalidInputError: If something does not fit together, or may not be written.
+        ArtifactError: If a file is damaged, or another program builds this output.
+        ServerError: If a server is out of reach, refuses, or fails.
+    """
+    is_image = isinstance(items, ImageItems)
+    if options.shard is not None and (out is None or is_image):
+        raise InvalidInputError(
+            "shards are of vectors, and are written to folders: embed images first (mecoq-index "
+            "embed), and give out."
+        )
+    keeps_items = get_engine(options.engine).holds_items
+    if out is None or not keeps_items:
+        return _make_whole(items, embedder, out, options, resume, overwrite, on_progress)
+    check_output_bundle(out, options, embedder.codebooks, overwrite=overwrite or resume)
+    rows, metadata, skipped = _rows(items, embedder, out, on_progress)
+    build_bundle(
+        rows,
+        embedder.codebooks,
+        out,
+        options,
+        ids=metadata.ids,
+        names=metadata.names,
+        columns=metadata.columns,
+        source={"source": None if items.path is None else str(items.path.resolve())},
+        resume=resume,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+    engine, bundle = open_bundle(out)
+    return Made(engine, bundle.names, bundle.columns, bundle, skipped)
+
+
+def _rows(
+    items: Items, embedder: Embedder, out: Path, on_progress: Progress
+) -> tuple[RowReader, Metadata, Sequence[tuple[int, str]]]:
+    """Items as rows of vectors or codes; images are embedded first, resumably, beside ``out``."""
+    if not isinstance(items, ImageItems):
+        return items, items.metadata, ()
+    embedded = embedder.embed(
+        items, store=out.with_name(f".{out.name}.embedding"), on_progress=on_progress
+    )
+    return ArrayRows(embedded.z), embedded.metadata, embedded.skipped
+
+
+def _make_whole(
+    items: Items,
+    embedder: Embedder,
+    out: Path | None,
+    options: BuildOptions,
+    resume: bool,
+    overwrite: bool,
+    on_progress: Progress,
+) -> Made:
+    """Encode all items in memory, and hand them to the builder."""
+    kind = get_engine(options.engine)
+    if out is not None:
+        check_place(out, overwrite=overwrite)
+    more: dict[str, Any] = {}
+    if not kind.holds_items:
+        more = {"resume": resume, "overwrite": overwrite}
+    builder = options.builder(embedder.codebooks, len(items), **more)
+    encoded = embedder.encode(items, on_progress=on_progress)
+    metadata, n = encoded.metadata, len(encoded.codes)
+    numbers = metadata.ids if metadata.ids is not None else np.arange(n, dtype=np.int64)
+    builder.check_ids(numbers)
+    names = Names.from_strings(metadata.names or [], numbers if metadata.names else None)
+    columns = ItemColumns.from_values(metadata.columns, numbers)
+    stored: dict[str, Any] = {}
+    if kind.stores_columns:
+        stored = dict(metadata.columns)
+        if metadata.names is not None:
+            stored["name"] = metadata.names
+    engine = _fill(builder, encoded.codes, numbers, stored, on_progress)
+    if kind.stores_columns:
+        names, columns = Names.from_strings([]), ItemColumns.none()
+    bundle = None
+    if out is not None:
+        save_bundle(engine, out, overwrite=overwrite)
+        bundle = Bundle.open(out)
+    return Made(engine, names, columns, bundle, encoded.skipped)
+
+
+def _fill(
+    builder: Builder, codes: Codes, ids: Ids, columns: dict[str, Any], on_progress: Progress
+) -> Engine:
+    n = len(codes)
+    if runs := builder.rows_to_train_on(n):
+        builder.train(np.concatenate([codes[first:last] for first, last in runs]), on_progress)
+    for at in range(0, n, _ADDED_AT_A_TIME):
+        some = slice(at, at + _ADDED_AT_A_TIME)
+        carried = {name: values[some] for name, values in columns.items()}
+        builder.add(Batch(codes[some], ids[some], builder.place(codes[some]), carried))
+        on_progress("adding", min(some.stop, n), n)
+    return builder.finish(on_progress)
