@@ -54,6 +54,17 @@ def _check_parent(path: Path) -> None:
         )
 
 
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before any work is done for it.
+
+    Raises:
+        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
+    """
+    _check_parent(path)
+    if path.exists() and not overwrite:
+        raise _already_there(path)
+
+
 def _partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
 
@@ -124,7 +135,9 @@ def move_directory(source: Path, path: Path) -> None:
 
 
 def _already_there(path: Path) -> InvalidInputError:
-    return InvalidInputError(f"{path} exists already. Choose another name, or allow overwriting.")
+    return InvalidInputError(
+        f"{path} exists already. Choose another name, or allow replacing it with --overwrite."
+    )
 
 
 def _remove_abandoned(path: Path) -> None:

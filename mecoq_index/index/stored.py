@@ -10,6 +10,7 @@ import numpy as np
 
 from ..engines.base import Engine
 from ..engines.registry import get_engine
+from .._files import check_output
 from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
 from .columns import ItemColumns
@@ -22,14 +23,8 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     Raises:
         InvalidInputError: If its folder is missing, or it exists and may not be replaced.
     """
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
+    check_output(path, overwrite=overwrite)
     if path.exists():
-        if not overwrite:
-            raise InvalidInputError(
-                f"{path} exists already. Choose another name, or allow replacing it with "
-                "--overwrite."
-            )
         check_replaceable(path)
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from ..codebooks import Backbone, Codebooks, Layer
 from .config import TrainConfig
-from .quantizer import SignQuantizer, SoftQuantizer
+from .objective.making import make_quantizer
+from .objective.quantizer import Quantizer
 
 
 class MeCoQ(nn.Module):
@@ -28,17 +29,7 @@ class MeCoQ(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.projection = _make_projection(feature_width, config)
-        self.quantizer: SoftQuantizer | SignQuantizer
-        if config.codebooks == "signs":
-            self.quantizer = SignQuantizer(config.dim, alpha=config.alpha)
-        else:
-            self.quantizer = SoftQuantizer(
-                config.num_codebooks,
-                config.num_codewords,
-                config.dim // config.num_codebooks,
-                alpha=config.alpha,
-                learned=config.codebooks == "learned",
-            )
+        self.quantizer: Quantizer = make_quantizer(config)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Embeddings z (B, D) of images (B, 3, H, W) or features (B, P)."""
@@ -49,7 +40,7 @@ class MeCoQ(nn.Module):
     def to_codebooks(
         self, *, backbone: Backbone | None, provenance: Mapping[str, Any]
     ) -> Codebooks:
-        """What has been learned so far, as an artefact."""
+        """The codebooks that have been learned so far."""
         layers: list[Layer] = []
         for module in self.projection:
             if isinstance(module, nn.Linear):
@@ -72,9 +63,9 @@ def _make_projection(feature_width: int, config: TrainConfig) -> nn.Sequential:
 
 
 def _fold(layer: Layer, norm: nn.BatchNorm1d) -> Layer:
-    """The affine map that a layer and the normalisation behind it make at inference."""
+    """The affine map that a layer and the normalization after it make at inference."""
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a normalisation without running statistics cannot be folded.")
+        raise ValueError("a normalization without running statistics cannot be folded.")
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shift = norm.bias - scale * norm.running_mean
     factor = scale.detach().cpu().numpy()

@@ -23,7 +23,7 @@ def make_optimizer(
     groups: list[dict[str, Any]] = [
         {"params": list(model.projection.parameters()), "lr": config.lr}
     ]
-    if config.codebooks == "learned":
+    if model.quantizer.codewords.requires_grad:
         groups.append(
             {
                 "params": [model.quantizer.codewords],

@@ -2,21 +2,31 @@
 
 Twelve presets: four data sets and protocols at 16, 32 and 64 bits. What they share: VGG-16
 (ImageNet), SGD with momentum 0.9, batch 128, learning rate 0.01 with one epoch of warm-up from
-1e-5 and a cosine to 1e-5, 50 epochs, K = 256, alpha 10, regulariser 0.5, a memory of 384.
+1e-5 and a cosine to 1e-5, 50 epochs, K = 256, alpha 10, regularizer 0.5, a memory of 384.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from ..errors import InvalidInputError
-from .config import LossVariant, TrainConfig
+from .config import TrainConfig
+from .objective.settings import (
+    KINDS,
+    ContrastSettings,
+    DistillationSettings,
+    LossVariant,
+    ObjectiveName,
+    SignsSettings,
+)
 
 
 @dataclass(frozen=True)
 class _Released:
-    """What differs between the released runs; each tuple is for 16, 32 and 64 bits."""
+    """The differences between the released runs; each tuple is for 16, 32 and 64 bits."""
 
     dim: tuple[int, int, int]
     temperature: tuple[float, float, float]
@@ -53,11 +63,11 @@ _ON_FEATURES: dict[str, Any] = {
     "codebook_lr_scale": 2.5,
     "epochs": 40,
     "memory_size": 0,
-    "neighbours": 3,
+    "neighbors": 3,
 }
 _WITHOUT_VIEWS: dict[str, Any] = {
-    "neighbours": 5,
-    "neighbour_share": 1.0,
+    "neighbors": 5,
+    "neighbor_share": 1.0,
     "view_dropout": 0.2,
     "epochs": 20,
 }
@@ -84,14 +94,16 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
         num_codebooks=int(bits) // 8,
         num_codewords=256,
         dim=released.dim[i],
-        codebooks="frozen" if official else "learned",
-        loss=loss,
-        temperature=released.temperature[i],
-        positive_prior=released.positive_prior,
-        regularizer_weight=0.5,
-        entropy_weight=released.entropy_weight[i] if official else 0.0,
-        memory_size=384,
-        memory_start_epoch=released.memory_start_epoch,
+        objective=ContrastSettings(
+            codebooks="frozen" if official else "learned",
+            loss=loss,
+            temperature=released.temperature[i],
+            positive_prior=released.positive_prior,
+            regularizer_weight=0.5,
+            entropy_weight=released.entropy_weight[i] if official else 0.0,
+            memory_size=384,
+            memory_start_epoch=released.memory_start_epoch,
+        ),
         epochs=50,
         batch_size=128,
         lr=0.01,
@@ -101,74 +113,71 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
     )
 
 
-def for_features(bits: int, num_codewords: int = 16) -> TrainConfig:
-    """Settings for cached features with views, chosen on held-out database rows of CIFAR-10.
+Kind = Literal["images", "views", "vectors"]
+"""What there is to learn from: images, features with views, or vectors without."""
 
-    benchmarks/results/settings_search.jsonl is the log of that search; parts that are in it but not
-    in these settings did not earn their place.
+_USUAL_CODEWORDS = {"images": 256, "views": 16, "vectors": 16}
+
+
+def recommended(
+    kind: Kind,
+    bits: int = 64,
+    codewords: int | None = None,
+    objective: ObjectiveName = "contrast",
+) -> TrainConfig:
+    """The settings recommended for what there is to learn from; `train` uses them.
+
+    Settings for features were chosen on held-out database rows of CIFAR-10.
+    benchmarks/results/settings_search.jsonl and distillation_search.jsonl are the logs of that
+    search; parts that are in them but not in these settings did not earn their place. Settings for
+    images are those that the released CIFAR-10 runs share.
 
     Args:
+        kind: ``images``, ``views`` (features with views) or ``vectors``.
         bits: Bits of a code, a multiple of log2 K.
-        num_codewords: K, a power of two.
+        codewords: K, a power of two; None for 16, or for images and distillation 256.
+        objective: ``contrast``, ``distillation`` or ``signs``; images go with contrast, and
+            distillation with vectors.
 
     Raises:
-        InvalidInputError: If ``bits`` does not fit.
+        InvalidInputError: If ``bits`` or ``codewords`` do not fit, or objective and kind do not.
     """
-    return _recommended(bits, num_codewords, **_ON_FEATURES)
+    if kind not in _USUAL_CODEWORDS:
+        raise InvalidInputError(f"kind must be one of {sorted(_USUAL_CODEWORDS)}, got {kind!r}.")
+    if objective not in KINDS:
+        raise InvalidInputError(f"objective must be one of {sorted(KINDS)}, got {objective!r}.")
+    if kind == "images" and objective != "contrast":
+        raise InvalidInputError(
+            f"the objective {objective!r} takes features, but the source holds images. Make "
+            "features of them first with mecoq-index embed."
+        )
+    if objective == "signs":
+        if codewords not in (None, 2):
+            raise InvalidInputError(
+                f"the objective 'signs' has no codewords to choose, got codewords={codewords}."
+            )
+        _check_bits(bits, 2)
+        settings = TrainConfig(
+            objective=SignsSettings(), num_codebooks=bits, num_codewords=2, dim=bits, alpha=1.0
+        ).replace(**_ON_FEATURES)
+        return settings if kind == "views" else settings.replace(**_WITHOUT_VIEWS)
+    if objective == "distillation":
+        return _for_distillation(bits, 256 if codewords is None else codewords)
+    settings = _of_size(bits, _USUAL_CODEWORDS[kind] if codewords is None else codewords)
+    if kind == "images":
+        return settings.replace(trainable_layers=2, weight_decay=1e-3)
+    settings = settings.replace(**_ON_FEATURES)
+    return settings if kind == "views" else settings.replace(**_WITHOUT_VIEWS)
 
 
-def for_vectors(bits: int, num_codewords: int = 16) -> TrainConfig:
-    """Settings for vectors without views: neighbours and dropout take their place.
-
-    Args:
-        bits: Bits of a code, a multiple of log2 K.
-        num_codewords: K, a power of two.
-
-    Raises:
-        InvalidInputError: If ``bits`` does not fit.
-    """
-    return for_features(bits, num_codewords).replace(**_WITHOUT_VIEWS)
-
-
-def for_binary(bits: int, *, views: bool = True) -> TrainConfig:
-    """Settings for binary codes: `for_features` or `for_vectors`, with another head.
-
-    Args:
-        bits: Bits of a code.
-        views: Whether the features come with views.
-    """
-    settings = TrainConfig(
-        codebooks="signs",
-        num_codebooks=bits,
-        num_codewords=2,
-        dim=bits,
-        alpha=1.0,
-        **_ON_FEATURES,
-    )
-    return settings if views else settings.replace(**_WITHOUT_VIEWS)
-
-
-def for_distillation(bits: int, num_codewords: int = 256) -> TrainConfig:
-    """Settings that reproduce the ranking by cosine of unit vectors.
-
-    benchmarks/results/distillation_search.jsonl is the log of the search for them.
-
-    Args:
-        bits: Bits of a code, a multiple of log2 K.
-        num_codewords: K, a power of two.
-
-    Raises:
-        InvalidInputError: If ``bits`` does not fit.
-    """
-    settings = _recommended(bits, num_codewords)
+def _for_distillation(bits: int, codewords: int) -> TrainConfig:
+    settings = _of_size(bits, codewords)
     components = settings.dim - settings.num_codebooks
     return settings.replace(
-        loss="distillation",
+        objective=DistillationSettings(),
         projection="mlp",
         hidden_dim=max(512, 2 * components),
         alpha=100.0,
-        regularizer_weight=0.0,
-        memory_size=0,
         optimizer="adamw",
         lr=1e-3,
         weight_decay=0.0,
@@ -177,25 +186,29 @@ def for_distillation(bits: int, num_codewords: int = 256) -> TrainConfig:
     )
 
 
-def for_images(bits: int, num_codewords: int = 256) -> TrainConfig:
-    """Settings for images: those that the released CIFAR-10 runs share, at any number of bits.
+def _of_size(bits: int, codewords: int) -> TrainConfig:
+    per_code = _check_bits(bits, codewords)
+    M = bits // per_code
+    return TrainConfig(num_codebooks=M, num_codewords=codewords, dim=16 * M)
 
-    Args:
-        bits: Bits of a code, a multiple of log2 K.
-        num_codewords: K, a power of two.
+
+def _check_bits(bits: int, codewords: int) -> int:
+    """Log2 of the codewords.
 
     Raises:
-        InvalidInputError: If ``bits`` does not fit.
+        InvalidInputError: If they are no power of two, or bits no multiple of it.
     """
-    return _recommended(bits, num_codewords, trainable_layers=2, weight_decay=1e-3)
-
-
-def _recommended(bits: int, num_codewords: int, **settings: Any) -> TrainConfig:
-    per_code = num_codewords.bit_length() - 1
-    if num_codewords != 2**per_code or per_code < 1 or bits % per_code:
+    for name, value in (("bits", bits), ("codewords", codewords)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InvalidInputError(f"{name} must be an integer of at least 1, got {value!r}.")
+    per_code = int(codewords).bit_length() - 1
+    if codewords != 2**per_code or not 2 <= codewords <= 256:
+        raise InvalidInputError(f"codewords must be 2, 4, 8, ... or 256, got {codewords}.")
+    if bits % per_code:
+        below = bits // per_code * per_code
+        near = f"{below} or {below + per_code}" if below else f"{per_code}"
         raise InvalidInputError(
-            "bits must be a multiple of log2 of the codewords per codebook, a power of two; got "
-            f"{bits} bits and {num_codewords} codewords."
+            f"bits must be a multiple of {per_code}, since each of the codebooks of {codewords} "
+            f"codewords takes {per_code} bits; got {bits}. Use {near}."
         )
-    M = bits // per_code
-    return TrainConfig(num_codebooks=M, num_codewords=num_codewords, dim=16 * M, **settings)
+    return per_code

@@ -1,45 +1,31 @@
-"""One training run: model, optimizer, memory, graph, and where it stands."""
+"""One training run: model, optimizer, objective, and how far it has come."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .. import __version__
-from .._arrays import Ids
+from .._progress import Progress
 from .._devices import cpu_multiplies_bfloat16, pick_device
-from ..codebooks import Backbone, Codebooks
+from ..backbone import Backbone
+from ..codebooks import Codebooks
 from ..data.features import HeldOut
 from ..embed.backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from ..errors import InvalidInputError, TrainingError
 from .config import Precision, TrainConfig
-from .memory import CodeMemory
 from .model import MeCoQ
-from .neighbours import check_neighbours, draw_partners, neighbour_graph
-from .objective.contrast import (
-    codeword_regularizer,
-    official_contrastive_loss,
-    paper_contrastive_loss,
-    soft_code_entropy,
-)
-from .objective.distillation import (
-    RankingDistillation,
-    check_unit_rows,
-    start_from_components,
-    straight_through,
-)
+from .objective.making import make_objective
 from .optimization import make_optimizer, make_scheduler
-from .quantizer import Quantized
+from ..vector_statistics import VectorStatistics
 from .selection import EarlyStopping, view_agreement
 from .sources import PairSource, frozen_features
 from .statistics import EpochStatistics
@@ -47,30 +33,25 @@ from .statistics import EpochStatistics
 logger = logging.getLogger("mecoq_index")
 
 _TOO_LARGE = "Lower lr or raise temperature, and check that the features are not huge or constant."
-_CONTRASTIVE = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
+@dataclass(frozen=True, eq=False)
+class FeatureRecord:
+    """What codebooks remember of the features that they are trained on.
 
     Attributes:
-        epoch: The epoch under way, from 0.
-        epochs: Epochs in all.
-        step: Steps done of this epoch, from 1.
-        steps: Steps of this epoch.
-        terms: The loss and its terms, averaged over the epoch so far.
+        normalize: Whether features are divided by their length first; done in the source already.
+        backbone: The record of the network that made them; None if unknown.
+        statistics: Of the features as they came, before division by their length.
     """
 
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    terms: Mapping[str, float]
+    normalize: bool = False
+    backbone: Backbone | None = None
+    statistics: VectorStatistics | None = None
 
 
 class TrainingRun:
-    """Model, optimizer, memory and position of one training run."""
+    """Model, optimizer, objective and position of one training run."""
 
     def __init__(
         self,
@@ -79,6 +60,7 @@ class TrainingRun:
         feature_width: int | None,
         backbone: BackboneModel | None,
         device: str | torch.device | None,
+        record: FeatureRecord | None = None,
     ) -> None:
         if len(source) < 2 or source.steps(config.batch_size) < 1:
             raise InvalidInputError(
@@ -89,47 +71,31 @@ class TrainingRun:
             width = getattr(source, "width", None)
         if width is None:
             raise InvalidInputError("give feature_width or a backbone: the source has no width.")
-        distills = config.loss == "distillation"
-        if not (config.neighbours or distills or getattr(source, "has_two_views", True)):
-            raise InvalidInputError(
-                "one view an item gives no two views to contrast: set neighbours or view_dropout "
-                "above 0, or give (V, n, P) with V of at least 2 (mecoq-index embed --backbone "
-                "NAME --views 3 makes them)."
-            )
-        if distills and (backbone is not None or getattr(source, "num_views", 1) != 1):
-            raise InvalidInputError(
-                "distillation reproduces the ranking of vectors: give one vector an item, (n, P), "
-                "without views and without a backbone."
-            )
-        if config.neighbours:
-            check_neighbours(config.neighbours, len(source))
         self.device = pick_device(device)
         self.source, self.config, self.backbone = source, config, backbone
+        self._record = record or FeatureRecord()
         self.epoch = 0
+        self.objective = make_objective(config, self.device)
+        self.objective.check_source(
+            len(source),
+            has_two_views=getattr(source, "has_two_views", True),
+            is_views=backbone is not None or getattr(source, "num_views", 1) != 1,
+        )
         with _seeded(config.seed, 0):
             module = None if backbone is None else backbone.module
             self.model = MeCoQ(width, config, module).to(self.device)
-        self.distillation = RankingDistillation().to(self.device) if distills else None
-        scales = list(self.distillation.parameters()) if self.distillation is not None else []
-        self.optimizer = make_optimizer(self.model, config, module, scales)
+        self.optimizer = make_optimizer(self.model, config, module, self.objective.parameters())
         self.steps = source.steps(config.batch_size)
         self.scheduler = make_scheduler(self.optimizer, config, self.steps)
         self.autocast = _autocast_dtype(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(enabled=self.autocast == torch.float16)
-        self.graph: Ids | None = None
         self.stopping = EarlyStopping(config.patience) if config.patience else None
-        self.memory = None
-        if config.memory_size:
-            self.memory = CodeMemory(
-                config.memory_size, config.num_codebooks, config.num_codewords, self.device
-            )
 
-    def train_epoch(self, on_progress: Callable[[Progress], None] | None) -> dict[str, Any]:
+    def train_epoch(self, on_progress: Progress) -> dict[str, Any]:
         """One pass over the items; returns the epoch's log record."""
         started = time.perf_counter()
         self._train_mode()
-        alpha = None if self.config.codebooks == "signs" else self.config.alpha
-        statistics = EpochStatistics(self.steps, alpha, self.device)
+        statistics = EpochStatistics(self.steps, self.model.quantizer.logit_scale, self.device)
         with _seeded(self.config.seed, 1 + self.epoch):
             pairs = self._pairs()
             for step, (view1, view2) in enumerate(pairs, start=1):
@@ -137,15 +103,12 @@ class TrainingRun:
                 if step % statistics.stride == 0 or step == self.steps:
                     terms = statistics.means()
                     self._check_finite(terms, step)
-                    if on_progress is not None:
-                        on_progress(
-                            Progress(self.epoch, self.config.epochs, step, self.steps, terms)
-                        )
+                    self._tell(on_progress, step, terms)
         record = {
             "epoch": self.epoch,
             "seconds": round(time.perf_counter() - started, 3),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "memory": len(self.memory) if self._memory_in_use() else 0,  # type: ignore[arg-type]
+            "memory": self.objective.extra_negatives(self.epoch),
             **statistics.means(),
             **statistics.codes(),
         }
@@ -167,32 +130,28 @@ class TrainingRun:
         return agreement
 
     def prepare(self) -> None:
-        """What is made once, from the features as they are before any training."""
-        if not (self.config.neighbours or self.distillation):
-            return
-        features = frozen_features(self.source, self.backbone, self.device)
-        if self.config.neighbours:
-            self.graph = neighbour_graph(features, self.config.neighbours)
-        if self.distillation is not None:
-            check_unit_rows(features)
-            start_from_components(self.model, self.distillation, features, self.config)
+        """Make what the objective makes once, from the features before any training."""
+        if self.objective.needs_features:
+            features = frozen_features(self.source, self.backbone, self.device)
+            self.objective.prepare(features, self.model.projection, self.model.quantizer)
+
+    def _tell(self, on_progress: Progress, step: int, terms: Mapping[str, float]) -> None:
+        listed = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        text = f"epoch {self.epoch + 1}/{self.config.epochs} {listed}"
+        on_progress(text, self.epoch * self.steps + step, self.config.epochs * self.steps)
 
     def _pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        config = self.config
-        if self.graph is None:
+        config, partners = self.config, self.objective.partners(self.epoch)
+        if partners is None:
             return self.source.batches(self.epoch, config.batch_size, config.seed)
-        rng = np.random.default_rng([config.seed, self.epoch, 1])
-        partners = draw_partners(self.graph, config.neighbour_share, rng)
         return self.source.batches(self.epoch, config.batch_size, config.seed, partners)
 
     def _step(self, view1: torch.Tensor, view2: torch.Tensor, statistics: EpochStatistics) -> None:
-        if self.distillation is None:
-            terms, quantized = self._contrast(view1, view2)
-        else:
-            terms, quantized = self._distill(view1, self.distillation)
+        terms, quantized = self.objective.loss(
+            self._embed, self.model.quantizer, view1, view2, self.epoch
+        )
         self._descend(terms["loss"])
-        if self.memory is not None:
-            self.memory.enqueue(quantized.soft_codes)
+        self.objective.after_step(quantized)
         statistics.add(terms, quantized)
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
@@ -200,40 +159,6 @@ class TrainingRun:
         with torch.autocast(self.device.type, self.autocast, self.autocast is not None):
             z = self.model.embed(x.to(self.device, non_blocking=True))
         return z.float()
-
-    def _contrast(
-        self, view1: torch.Tensor, view2: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], Quantized]:
-        config, n = self.config, len(view1)
-        quantized: Quantized = self.model.quantizer(self._embed(torch.cat([view1, view2])))
-        memory = None
-        if self.memory is not None and self._memory_in_use():
-            memory = self.model.quantizer.decode(self.memory.soft_codes())
-        terms = {
-            "contrastive": _CONTRASTIVE[config.loss](
-                quantized.reconstruction[:n],
-                quantized.reconstruction[n:],
-                memory,
-                temperature=config.temperature,
-                positive_prior=config.positive_prior,
-            ),
-            "regularizer": codeword_regularizer(self.model.quantizer.unit_codewords()),
-        }
-        loss = terms["contrastive"] + config.regularizer_weight * terms["regularizer"]
-        if config.entropy_weight:
-            terms["entropy"] = soft_code_entropy(quantized.soft_codes)
-            loss = loss + config.entropy_weight * terms["entropy"]
-        return {"loss": loss, **terms}, quantized
-
-    def _distill(
-        self, x: torch.Tensor, distillation: RankingDistillation
-    ) -> tuple[dict[str, torch.Tensor], Quantized]:
-        quantizer = self.model.quantizer
-        z = self._embed(x)
-        quantized: Quantized = quantizer(z)
-        decoded = straight_through(quantized, quantizer.unit_codewords())
-        unit = F.normalize(z.view(len(z), self.config.num_codebooks, -1), dim=-1).flatten(1)
-        return {"loss": distillation(x.to(z), unit, decoded)}, quantized
 
     def _descend(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -246,11 +171,8 @@ class TrainingRun:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
-        if self.config.codebooks == "learned":
+        if self.model.quantizer.codewords.requires_grad:
             self.model.quantizer.renormalize()
-
-    def _memory_in_use(self) -> bool:
-        return self.memory is not None and self.epoch >= self.config.memory_start_epoch
 
     def _check_finite(self, terms: Mapping[str, float], step: int) -> None:
         if not math.isfinite(terms["loss"]):
@@ -269,13 +191,13 @@ class TrainingRun:
             frozen_norms_to_eval(self.backbone.module)
 
     def source_identity(self) -> dict[str, Any]:
-        """What tells this training set from another one."""
+        """Plain values that tell this training set from another one."""
         identity = {"items": len(self.source)}
         fingerprint = getattr(self.source, "fingerprint", None)
         return identity if fingerprint is None else {**identity, "fingerprint": fingerprint}
 
     def provenance(self) -> dict[str, Any]:
-        """How these codebooks are made."""
+        """Plain values on how these codebooks are made."""
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
@@ -285,18 +207,20 @@ class TrainingRun:
 
     def codebooks(self, provenance: Mapping[str, Any]) -> Codebooks:
         """The codebooks as they are now."""
-        return self.model.to_codebooks(
+        made = self.model.to_codebooks(
             backbone=self._backbone_record(), provenance={"epochs_done": self.epoch, **provenance}
         )
+        record = self._record
+        return replace(made, normalize=record.normalize, statistics=record.statistics)
 
     def _backbone_record(self) -> Backbone | None:
         if self.backbone is None:
-            return None
+            return self._record.backbone
         trained = self.config.trainable_layers != 0
         return backbone_record(self.backbone, trained=trained)
 
     def state(self) -> dict[str, Any]:
-        """Everything a checkpoint needs beside the codebooks."""
+        """Everything that a checkpoint needs beside the codebooks."""
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
@@ -306,10 +230,8 @@ class TrainingRun:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "memory": None if self.memory is None else self.memory.state_dict(),
-            "distillation": self.distillation and self.distillation.state_dict(),
+            "objective": self.objective.state_dict(),
             "stopping": self.stopping and self.stopping.state_dict(),
-            "graph": None if self.graph is None else torch.from_numpy(self.graph),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -321,14 +243,9 @@ class TrainingRun:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        if self.memory is not None:
-            self.memory.load_state_dict(state["memory"])
+        self.objective.load_state_dict(state["objective"])
         if self.stopping is not None:
             self.stopping.load_state_dict(state["stopping"])
-        if self.distillation is not None:
-            self.distillation.load_state_dict(state["distillation"])
-        if state["graph"] is not None:
-            self.graph = state["graph"].numpy()
         self.epoch = state["epoch"]
 
 

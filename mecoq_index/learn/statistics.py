@@ -1,11 +1,11 @@
-"""What is watched during an epoch: means of the loss terms, and the health of the codes."""
+"""Statistics of an epoch: means of the loss terms, and the health of the codes."""
 
 from __future__ import annotations
 
 import torch
 
-from .objective.contrast import soft_code_entropy
-from .quantizer import Quantized
+from .objective.losses import soft_code_entropy
+from .objective.quantizer import Quantized
 
 _SAMPLES_AN_EPOCH = 64
 

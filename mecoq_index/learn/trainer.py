@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from ..data.features import HeldOut
 from ..embed.backbones import BackboneModel
 from ..errors import InvalidInputError, TrainingError
 from .checkpoint import RunLog, RunPaths, load_checkpoint, save_checkpoint
 from .config import TrainConfig
-from .run import Progress, TrainingRun
+from .run import FeatureRecord, TrainingRun
 from .selection import view_agreement
 from .sources import CanHoldOut, HasDropout, PairSource
 
 logger = logging.getLogger("mecoq_index")
 
+Measure = Callable[[Codebooks, Mapping[str, Any]], Mapping[str, Any]]
+"""Gives the report on codebooks, from them and from facts on the run."""
 
-def train(
+
+def fit(
     source: PairSource,
     config: TrainConfig,
     *,
@@ -38,9 +43,11 @@ def train(
     device: str | torch.device | None = None,
     resume: bool = False,
     provenance: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    record: FeatureRecord | None = None,
+    measure: Measure | None = None,
+    on_progress: Progress = silent,
 ) -> Codebooks:
-    """Learn codebooks by MeCoQ.
+    """Learn codebooks from pairs of views: the training loop under `train`.
 
     Args:
         source: The training items; one with a dropout gets that of the settings.
@@ -48,10 +55,13 @@ def train(
         out: Where the codebooks are written. Beside it go a checkpoint after every epoch, removed
             at the end, and a log of JSON lines. None keeps everything in memory.
         feature_width: P, where the source gives features; ``source.width`` if it has one.
-        backbone: What turns the source's images into features; None where it gives features.
+        backbone: The network that turns the source's images into features; None where the source
+            gives features.
         device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
         resume: Go on from the checkpoint beside ``out``, if there is one.
         provenance: Plain values to keep in the codebook file beside settings and versions.
+        record: What the codebooks remember of how features are made; for a source of features.
+        measure: Called with the codebooks and the facts of the run; gives their `report`.
         on_progress: Called every few steps and at the end of each epoch.
 
     Returns:
@@ -79,7 +89,7 @@ def train(
                 "0, or make features with mecoq-index embed."
             )
         source, held_out = source.hold_out(config.held_out, config.seed)
-    run = TrainingRun(source, config, feature_width, backbone, device)
+    run = TrainingRun(source, config, feature_width, backbone, device, record)
     paths = None if out is None else RunPaths(Path(out))
     resumed = paths is not None and resume and paths.checkpoint.exists()
     if paths is not None and resumed:
@@ -109,12 +119,17 @@ def train(
         logger.info("epoch %d: %s", record["epoch"], record)
         if paths is not None:
             save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
+    facts: dict[str, Any] = {"epochs": run.epoch}
     if run.stopping is not None:
         run.stopping.restore_best(run.model)
         run_provenance["epochs_done"] = run.stopping.best_epoch
+        facts["best_epoch"] = run.stopping.best_epoch
     if held_out is not None:
-        run_provenance["view_agreement"] = view_agreement(run.codebooks({}), held_out)
+        facts["view_agreement"] = view_agreement(run.codebooks({}), held_out)
+        run_provenance["view_agreement"] = facts["view_agreement"]
     codebooks = run.codebooks(run_provenance)
+    report = facts if measure is None else measure(codebooks, facts)
+    codebooks = replace(codebooks, report=report)
     if paths is not None:
         codebooks.save(paths.out)
         paths.checkpoint.unlink(missing_ok=True)

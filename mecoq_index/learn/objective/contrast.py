@@ -1,134 +1,142 @@
-"""The training objective: debiased contrast, codeword regulariser, entropy of soft codes.
-
-Two variants of the contrastive loss exist, and are never mixed: `paper_contrastive_loss` is the
-paper's equations; `official_contrastive_loss` is what the authors' released code computes, kept to
-reproduce its logs. They agree on neither the pairing of anchors with negatives, nor the floor of
-the debiased sum, nor the treatment of the memory.
-"""
+"""Contrast: two views of an item, or of near items, against all others of the batch and memory."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from torch import nn
+
+from ..._arrays import Ids, Vectors
+from ...errors import InvalidInputError
+from .base import Embed, Objective
+from .losses import (
+    codeword_regularizer,
+    official_contrastive_loss,
+    paper_contrastive_loss,
+    soft_code_entropy,
+)
+from .memory import CodeMemory
+from .neighbors import check_neighbors, draw_partners, neighbor_graph
+from .quantizer import Quantized, Quantizer
+from .settings import ContrastSettings
+
+_LOSSES = {"paper": paper_contrastive_loss, "official": official_contrastive_loss}
 
 
-def paper_contrastive_loss(
-    view1: torch.Tensor,
-    view2: torch.Tensor,
-    memory: torch.Tensor | None = None,
-    *,
-    temperature: float,
-    positive_prior: float,
-) -> torch.Tensor:
-    """The debiased contrastive loss with code memory, as in the MeCoQ paper (equations 6 to 9).
-
-    With s the cosine similarity, T the temperature, rho the positive prior and, for each of the 2N
-    anchors q, its other view k+, 2N-2 negatives in the batch and N_M in the memory:
-
-        N_batch  = sum over the batch's negatives of [exp(s_qk/T) - rho exp(s_qk+/T)] / (1 - rho)
-        N_memory = sum over the memory            of [exp(s_qi/T) - rho exp(s_qk+/T)] / (1 - rho)
-        L = - mean_q log( exp(s_qk+/T) / (exp(s_qk+/T) + N_batch + N_memory) )
-
-    Each of the two sums is bounded from below by (number of its negatives) * exp(-1/T), the least
-    value that cosines allow, so that the estimate stays positive.
-
-    Args:
-        view1: Reconstructions of one view, shape (N, D); need not be normalised.
-        view2: Reconstructions of the other view, shape (N, D), row i of the same item.
-        memory: Decoded memory, shape (N_M, D), or None.
-        temperature: T, above 0.
-        positive_prior: rho+, in [0, 1); 0 gives the plain contrastive loss.
-
-    Returns:
-        A scalar, differentiable in all three inputs.
-    """
-    anchors = F.normalize(torch.cat([view1, view2]), dim=-1)  # (2N, D)
-    n = len(view1)
-    # exp((s - 1) / T) instead of exp(s / T): the common factor cancels in the ratio, and no
-    # temperature can overflow.
-    similarity = torch.exp((anchors @ anchors.T - 1) / temperature)  # (2N, 2N)
-    positive_cosine = (anchors[:n] * anchors[n:]).sum(-1).repeat(2)  # (2N,)
-    positive = torch.exp((positive_cosine - 1) / temperature)
-    others = ~torch.eye(n, dtype=torch.bool, device=anchors.device).repeat(2, 2)
-    negatives = _debiased_sum(
-        torch.where(others, similarity, 0).sum(-1), positive, 2 * n - 2, temperature, positive_prior
-    )
-    if memory is not None and len(memory):
-        stored = F.normalize(memory, dim=-1)
-        total = torch.exp((anchors @ stored.T - 1) / temperature).sum(-1)
-        negatives = negatives + _debiased_sum(
-            total, positive, len(memory), temperature, positive_prior
-        )
-    return (torch.log(positive + negatives) - (positive_cosine - 1) / temperature).mean()
-
-
-def _debiased_sum(
-    total: torch.Tensor, positive: torch.Tensor, count: int, temperature: float, prior: float
-) -> torch.Tensor:
-    """Estimate of the sum over true negatives, all terms scaled by exp(-1/T)."""
-    estimate = (total - prior * count * positive) / (1 - prior)
-    return estimate.clamp(min=count * math.exp(-2 / temperature))
-
-
-def official_contrastive_loss(
-    view1: torch.Tensor,
-    view2: torch.Tensor,
-    memory: torch.Tensor | None = None,
-    *,
-    temperature: float,
-    positive_prior: float,
-) -> torch.Tensor:
-    """The contrastive loss as the authors' released code computes it.
-
-    It departs from `paper_contrastive_loss` in four points: the positive of every anchor is
-    contrasted with the negative sum of *every* anchor (a mean over (2N, 2N) ratios); the memory is
-    not normalised; it joins the batch's negatives while their count stays 2N-2, so it is only
-    partly debiased; and the floor is exp(-(2N-2)/T), which is 0 in float32.
+class Contrast(Objective):
+    """The debiased contrastive loss with codeword regularizer, entropy and code memory.
 
     Args:
-        view1: Reconstructions of one view, shape (N, D); normalised here.
-        view2: Reconstructions of the other view, shape (N, D), row i of the same item.
-        memory: Decoded memory, shape (N_M, D), taken as it is, or None.
-        temperature: T, above 0.
-        positive_prior: rho+, in [0, 1).
-
-    Returns:
-        A scalar, differentiable in all three inputs.
+        settings: The settings.
+        num_codebooks: M.
+        num_codewords: K.
+        seed: Seed of the choice of neighbors.
+        device: Where the memory is kept.
     """
-    anchors = F.normalize(torch.cat([view1, view2]), dim=-1)
-    n = len(view1)
-    similarity = torch.exp(anchors @ anchors.T / temperature)
-    others = ~torch.eye(n, dtype=torch.bool, device=anchors.device).repeat(2, 2)
-    total = torch.where(others, similarity, 0).sum(-1)  # (2N,)
-    if memory is not None and len(memory):
-        total = total + torch.exp(anchors @ memory.T / temperature).sum(-1)
-    positive = torch.exp((anchors[:n] * anchors[n:]).sum(-1) / temperature).repeat(2)[:, None]
-    count = 2 * n - 2
-    estimate = (total[None, :] - positive_prior * count * positive) / (1 - positive_prior)
-    negatives = estimate.clamp(min=math.exp(-count / temperature))  # (2N, 2N)
-    return (torch.log(positive + negatives) - torch.log(positive)).mean()
 
+    def __init__(
+        self,
+        settings: ContrastSettings,
+        *,
+        num_codebooks: int,
+        num_codewords: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self._settings, self._seed = settings, seed
+        self._graph: Ids | None = None
+        self._memory: CodeMemory | None = None
+        if settings.memory_size:
+            self._memory = CodeMemory(settings.memory_size, num_codebooks, num_codewords, device)
 
-def codeword_regularizer(codewords: torch.Tensor) -> torch.Tensor:
-    """Omega_C, the mean inner product of all pairs of codewords (MeCoQ, equation 4).
+    def check_source(self, num_items: int, *, has_two_views: bool, is_views: bool) -> None:
+        """Refuse a source without two views, unless neighbors give the second one.
 
-    ``1/(M K^2) sum_m sum_i sum_j <c^m_i, c^m_j>``, computed as the mean over m of the squared
-    length of the mean codeword, which is the same number without the K^2 products.
+        Raises:
+            InvalidInputError: If so, or if there are too few items for so many neighbors.
+            MissingDependencyError: If FAISS is needed and not installed.
+        """
+        if not (self._settings.neighbors or has_two_views):
+            raise InvalidInputError(
+                "one view an item gives no two views to contrast: set neighbors or view_dropout "
+                "above 0, or give (V, n, P) with V of at least 2 (mecoq-index embed --backbone "
+                "NAME --views 3 makes them)."
+            )
+        if self._settings.neighbors:
+            check_neighbors(self._settings.neighbors, num_items)
 
-    Args:
-        codewords: Unit codewords, shape (M, K, Ds).
+    @property
+    def needs_features(self) -> bool:
+        """Whether neighbors are to be found."""
+        return bool(self._settings.neighbors)
 
-    Returns:
-        A scalar in [0, 1]: 1 if every codebook has collapsed to one codeword, 0 if each is
-        balanced around the origin.
-    """
-    return codewords.mean(dim=1).square().sum(dim=-1).mean()
+    def prepare(self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer) -> None:
+        """Find the neighbors of every item."""
+        self._graph = neighbor_graph(features, self._settings.neighbors)
 
+    def partners(self, epoch: int) -> Ids | None:
+        """For each item a neighbor or the item itself, drawn anew every epoch."""
+        if self._graph is None:
+            return None
+        rng = np.random.default_rng([self._seed, epoch, 1])
+        return draw_partners(self._graph, self._settings.neighbor_share, rng)
 
-def soft_code_entropy(soft_codes: torch.Tensor) -> torch.Tensor:
-    """Mean entropy of soft codes (n, M, K), in nats; a scalar in [0, log K]."""
-    # A softmax can underflow to 0, where the derivative of p log p is infinite.
-    logarithm = soft_codes.clamp_min(torch.finfo(soft_codes.dtype).tiny).log()
-    return -(soft_codes * logarithm).sum(dim=-1).mean()
+    def loss(
+        self,
+        embed: Embed,
+        quantizer: Quantizer,
+        view1: torch.Tensor,
+        view2: torch.Tensor,
+        epoch: int,
+    ) -> tuple[dict[str, torch.Tensor], Quantized]:
+        """Contrast, regularizer and, if it has a weight, entropy of the soft codes."""
+        settings, n = self._settings, len(view1)
+        quantized: Quantized = quantizer(embed(torch.cat([view1, view2])))
+        memory = None
+        if self._memory is not None and self._is_memory_used(epoch):
+            memory = quantizer.decode(self._memory.soft_codes())
+        terms = {
+            "contrastive": _LOSSES[settings.loss](
+                quantized.reconstruction[:n],
+                quantized.reconstruction[n:],
+                memory,
+                temperature=settings.temperature,
+                positive_prior=settings.positive_prior,
+            ),
+            "regularizer": codeword_regularizer(quantizer.unit_codewords()),
+        }
+        loss = terms["contrastive"] + settings.regularizer_weight * terms["regularizer"]
+        if settings.entropy_weight:
+            terms["entropy"] = soft_code_entropy(quantized.soft_codes)
+            loss = loss + settings.entropy_weight * terms["entropy"]
+        return {"loss": loss, **terms}, quantized
+
+    def _is_memory_used(self, epoch: int) -> bool:
+        return epoch >= self._settings.memory_start_epoch
+
+    def after_step(self, quantized: Quantized) -> None:
+        """Keep the soft codes of the batch in the memory."""
+        if self._memory is not None:
+            self._memory.enqueue(quantized.soft_codes)
+
+    def extra_negatives(self, epoch: int) -> int:
+        """Soft codes in the memory, once it takes part in the loss."""
+        used = self._memory is not None and self._is_memory_used(epoch)
+        return len(self._memory) if used and self._memory is not None else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory and the graph of neighbors."""
+        return {
+            "memory": None if self._memory is None else self._memory.state_dict(),
+            "graph": None if self._graph is None else torch.from_numpy(self._graph),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the memory and the graph."""
+        if self._memory is not None:
+            self._memory.load_state_dict(state["memory"])
+        if state["graph"] is not None:
+            self._graph = state["graph"].numpy()

@@ -1,51 +1,46 @@
-"""Nearest neighbours as positives: items that frozen features already hold to be alike.
+"""Nearest neighbors as positives: items that frozen features already hold to be alike.
 
-Two views of one image teach what augmentation leaves unchanged; a view of a neighbour teaches what
-a whole neighbourhood shares, and needs no augmentation at all. The graph is built once, with FAISS,
+Two views of one image teach what augmentation leaves unchanged; a view of a neighbor teaches what
+a whole neighborhood shares, and needs no augmentation at all. The graph is built once, with FAISS,
 before training.
 """
 
 from __future__ import annotations
 
 import math
-from types import ModuleType
 
 import numpy as np
 
-from .._arrays import Ids, Vectors, check_vectors
-from .._optional import require
-from ..errors import InvalidInputError
+from ..._arrays import Ids, Vectors, check_vectors
+from ..._optional import import_faiss
+from ...errors import InvalidInputError
 
 EXACT_ROWS = 200_000
-"""Up to so many vectors every pair is compared; above, an inverted file finds most neighbours."""
+"""Up to so many vectors every pair is compared; above, an inverted file finds most neighbors."""
 _LISTS_VISITED = 16
 _BLOCK = 4096
 
 
-def check_neighbours(k: int, n: int) -> None:
-    """Refuse, before any work is done, what `neighbour_graph` could not do.
+def check_neighbors(k: int, n: int) -> None:
+    """Refuse, before any work is done, what `neighbor_graph` could not do.
 
     Raises:
-        InvalidInputError: If n items have no k neighbours each.
+        InvalidInputError: If n items have no k neighbors each.
         MissingDependencyError: If FAISS is not installed.
     """
     if not 1 <= k < n:
         raise InvalidInputError(
-            f"neighbours must be between 1 and the other items, {n - 1} here; got {k}."
+            f"neighbors must be between 1 and the other items, {n - 1} here; got {k}."
         )
-    _faiss()
+    import_faiss()
 
 
-def _faiss() -> ModuleType:
-    return require("faiss", extra="cpu", purpose="training with nearest neighbours")
-
-
-def neighbour_graph(x: Vectors, k: int) -> Ids:
+def neighbor_graph(x: Vectors, k: int) -> Ids:
     """The k nearest other rows of every row, by cosine.
 
     Args:
         x: float32, shape (n, P).
-        k: Neighbours of a row, at least 1 and below n.
+        k: Neighbors of a row, at least 1 and below n.
 
     Returns:
         int64, shape (n, k), nearest first; -1 in the places that an inverted file could not fill,
@@ -56,8 +51,8 @@ def neighbour_graph(x: Vectors, k: int) -> Ids:
         MissingDependencyError: If FAISS is not installed.
     """
     x = check_vectors(x)
-    check_neighbours(k, len(x))
-    faiss = _faiss()
+    check_neighbors(k, len(x))
+    faiss = import_faiss()
     unit = x.copy()
     faiss.normalize_L2(unit)
     index = faiss.IndexFlatIP(unit.shape[1])
@@ -87,11 +82,11 @@ def _without_self(found: Ids, start: int) -> Ids:
 
 
 def draw_partners(graph: Ids, share: float, rng: np.random.Generator) -> Ids:
-    """For each item the one that gives its second view: now a neighbour, now itself.
+    """For each item the one that gives its second view: now a neighbor, now itself.
 
     Args:
-        graph: From `neighbour_graph`, (n, k).
-        share: Probability of a neighbour, in [0, 1]; each of the k is as likely.
+        graph: From `neighbor_graph`, (n, k).
+        share: Probability of a neighbor, in [0, 1]; each of the k is as likely.
         rng: Where chance comes from.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InvalidInputError
+from ...errors import InvalidInputError
 
 
 class CodeMemory:

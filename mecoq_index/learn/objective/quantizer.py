@@ -54,6 +54,11 @@ class SoftQuantizer(nn.Module):
         initial = F.normalize(torch.randn(num_codebooks, num_codewords, subvector_width), dim=-1)
         self.codewords = nn.Parameter(initial, requires_grad=learned)
 
+    @property
+    def logit_scale(self) -> float | None:
+        """alpha: logits are products of unit vectors times this."""
+        return self.alpha
+
     def unit_codewords(self) -> torch.Tensor:
         """The codewords scaled to unit length, (M, K, Ds), differentiable."""
         return F.normalize(self.codewords, dim=-1)
@@ -114,6 +119,11 @@ class SignQuantizer(nn.Module):
         self.alpha = alpha
         self.register_buffer("codewords", torch.tensor([-1.0, 1.0]).repeat(num_bits, 1)[..., None])
 
+    @property
+    def logit_scale(self) -> float | None:
+        """None: coordinates keep their length, so logits are not products of unit vectors."""
+        return None
+
     def unit_codewords(self) -> torch.Tensor:
         """-1 and +1 for every bit, (bits, 2, 1)."""
         return self.codewords
@@ -131,3 +141,6 @@ class SignQuantizer(nn.Module):
 
     def renormalize(self) -> None:
         """Nothing to do: the codewords are not trained."""
+
+
+Quantizer = SoftQuantizer | SignQuantizer

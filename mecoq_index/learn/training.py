@@ -1,0 +1,326 @@
+"""Learn codebooks from whatever there is: images, features with views, or plain vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._arguments import check_known
+from .._arrays import Vectors
+from .._files import check_output
+from .._optional import require
+from .._progress import Progress, reported
+from ..codebook_file import check_suffix
+from ..codebooks import Codebooks, VectorStatistics
+from ..data.features import FeatureViews
+from ..data.images import Images, Subset, check_images
+from ..data.protocols import load_protocol
+from ..data.source import ImageItems, Source, VectorItems, open_source
+from ..data.views import Augmentation, ImageViews
+from ..embed.backbones import BackboneModel, load_backbone
+from ..embed.encoder import extract_features
+from ..errors import InvalidInputError
+from .checkpoint import RunPaths
+from .config import TrainConfig
+from .objective.settings import KINDS, ObjectiveName, Settings
+from .presets import Kind, recommended
+from .report import measure
+from .run import FeatureRecord
+from .trainer import Measure, fit
+
+logger = logging.getLogger("mecoq_index")
+
+DEFAULT_BACKBONE = "torchvision:vgg16"
+_MOST_HELD_OUT = 1000
+_SAMPLED_ITEMS = 20_000
+_SAMPLED_IMAGES = 500
+_JUDGED = 2000
+
+
+def train(
+    source: Source,
+    *,
+    bits: int | None = None,
+    objective: ObjectiveName | Settings | None = None,
+    codewords: int | None = None,
+    config: TrainConfig | None = None,
+    out: str | Path | None = None,
+    vector_column: str | None = None,
+    normalize: bool = False,
+    backbone: str | BackboneModel | None = None,
+    image_size: int | None = None,
+    protocol: str | None = None,
+    augmentation: Augmentation | None = None,
+    patience: int | None = None,
+    device: str | None = None,
+    workers: int = 0,
+    strict: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | bool = True,
+    **settings: Any,
+) -> Codebooks:
+    """Learn codebooks by MeCoQ.
+
+    The settings are those that `recommended` gives for the source, which the command line uses too,
+    unless ``config`` says otherwise.
+
+    Args:
+        source: Images (a folder, a list of paths, a data set of torch or Hugging Face), features
+            with views (`FeatureViews`, or an ``.npz`` of ``mecoq-index embed``), or vectors (n, P):
+            an array of any float or integer dtype, a file, a folder of files, a table.
+        bits: Bits of a code, M * log2 K; 64 if None.
+        objective: ``contrast`` learns which items are alike, ``distillation`` reproduces the
+            ranking by cosine of unit vectors, ``signs`` learns binary codes; or settings of one of
+            them. ``contrast`` if None.
+        codewords: K, codewords per codebook; None for 16, or for images and distillation 256.
+        config: All settings at once, in place of ``bits``, ``objective`` and ``codewords``.
+        out: The codebook file to write (``.pt`` or ``.safetensors``). Beside it go a log, and a
+            checkpoint after every epoch until the end. None keeps everything in memory.
+        vector_column: For tables: the column of vectors.
+        normalize: Divide vectors by their length, here and in all that uses the codebooks.
+        backbone: For images: the network that makes features of them, or its name;
+            ``torchvision:vgg16`` if None.
+        image_size: For images: their side in pixels; the network's own if None.
+        protocol: For images: train on the training images of this protocol.
+        augmentation: For images: the random changes that make views of them.
+        patience: For features with views: stop after so many epochs in which two views of held-out
+            items agree no better on what they find, and keep the best epoch.
+        device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
+        workers: For images: processes that load them.
+        strict: For images: refuse unreadable ones instead of skipping them.
+        resume: Go on from the checkpoint beside ``out``, if there is one.
+        overwrite: Replace an existing file, and start over what an interrupted run has left.
+        progress: True shows a bar, or lines where there is no terminal; or a function that is
+            called with (text, done, total).
+        settings: Single settings of `TrainConfig` or of the objective, such as ``epochs=10`` or
+            ``temperature=0.3``.
+
+    Returns:
+        The codebooks, with a `report` of what was measured at the end.
+
+    Raises:
+        InvalidInputError: If source and settings do not fit together, or the output may not be
+            written, or a checkpoint belongs to other settings or data.
+        ArtifactError: If a file is damaged.
+        TrainingError: If the loss becomes NaN or Inf.
+        MissingDependencyError: If a package is needed that is not installed.
+        KeyboardInterrupt: On Ctrl-C; the checkpoint of the last whole epoch stays.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).standard_normal((600, 32))
+        >>> books = train(x, bits=16, epochs=1, progress=False)
+        >>> books.M, books.K, books.P
+        (4, 16, 32)
+    """
+    require("torch", extra="train", purpose="training")
+    path = None if out is None else Path(out)
+    if path is not None:
+        _check_output(path, resume=resume, overwrite=overwrite)
+    items = open_source(source, vector_column=vector_column)
+    asked = _Asked(bits, objective, codewords, config, patience, settings)
+    of_images = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "protocol": protocol,
+        "augmentation": augmentation,
+    }
+    run = {
+        "out": path,
+        "device": device,
+        "resume": resume,
+        "provenance": {"trained_on": str(getattr(items.path, "name", "") or "memory")},
+    }
+    if isinstance(items, ImageItems):
+        if normalize:
+            raise InvalidInputError("normalize divides vectors by their length; these are images.")
+        return _train_on_images(items, asked, of_images, run, workers, strict, progress)
+    for name, value in of_images.items():
+        if value is not None:
+            raise InvalidInputError(f"{name} is for images, but the source holds vectors.")
+    return _train_on_vectors(items, asked, normalize, run, progress)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The settings that the caller asked for."""
+
+    bits: int | None
+    objective: ObjectiveName | Settings | None
+    codewords: int | None
+    config: TrainConfig | None
+    patience: int | None
+    settings: Mapping[str, Any]
+
+    def config_for(self, kind: Kind) -> TrainConfig:
+        """All settings, for what there is to learn from.
+
+        Raises:
+            InvalidInputError: If they do not fit together.
+        """
+        size = (self.bits, self.objective, self.codewords)
+        if self.config is not None:
+            if not isinstance(self.config, TrainConfig):
+                raise InvalidInputError(
+                    f"config must be a TrainConfig, got {type(self.config).__name__}. Use "
+                    "TrainConfig.from_json for a file."
+                )
+            if any(value is not None for value in size):
+                raise InvalidInputError(
+                    "config holds all settings, so bits, objective and codewords cannot be given "
+                    "beside it. Change it with config.replace."
+                )
+            chosen = self.config
+        else:
+            chosen = recommended(
+                kind,
+                64 if self.bits is None else self.bits,
+                self.codewords,
+                _name_of(self.objective),
+            )
+            if self.objective is not None and not isinstance(self.objective, str):
+                chosen = chosen.replace(objective=self.objective)
+        changes = dict(self.settings)
+        if "epochs" in changes and "warmup_epochs" not in changes:
+            changes["warmup_epochs"] = min(chosen.warmup_epochs, changes["epochs"])
+        return chosen.replace(**changes)
+
+
+def _name_of(objective: ObjectiveName | Settings | None) -> ObjectiveName:
+    if objective is None:
+        return "contrast"
+    name = objective if isinstance(objective, str) else getattr(objective, "name", None)
+    check_known([str(name)], KINDS, what="objective")
+    return name  # type: ignore[return-value]
+
+
+def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
+    check_suffix(path)
+    check_output(path, overwrite=overwrite)
+    checkpoint = RunPaths(path).checkpoint
+    if checkpoint.exists() and not (resume or overwrite):
+        raise InvalidInputError(
+            f"{checkpoint} is left from an interrupted run. Use resume (--resume) to go on from "
+            "it, or overwrite (--overwrite) to start again."
+        )
+    if overwrite and not resume:
+        checkpoint.unlink(missing_ok=True)
+
+
+def _train_on_vectors(
+    items: VectorItems, asked: _Asked, normalize: bool, run: dict[str, Any], progress: Any
+) -> Codebooks:
+    views = items.views
+    if views is None:
+        views = FeatureViews(items.to_vectors()[None], backbone=items.backbone)
+    plain = views.frozen_features()
+    _check_not_all_equal(plain)
+    config = asked.config_for("views" if views.num_views > 1 else "vectors")
+    if asked.patience is not None:
+        held_out = config.held_out or min(_JUDGED, len(views) // 10)
+        config = config.replace(patience=asked.patience, held_out=held_out)
+    record = FeatureRecord(normalize, views.backbone, VectorStatistics.of(plain))
+    if normalize:
+        views = views.normalized()
+    order = np.random.default_rng([config.seed, 4]).permutation(len(views))
+    count = min(_MOST_HELD_OUT, len(views) // 20)
+    queries, kept = np.sort(order[:count]), np.sort(order[count:])
+    if len(views) < 20 * 50:  # too few to spare any
+        queries, kept = order[:_MOST_HELD_OUT], np.sort(order)
+    told = f"{len(queries)} {'held-out' if len(kept) < len(views) else 'training'} items"
+    training = views.take(kept) if len(kept) < len(views) else views
+    report = partial(
+        measure,
+        items=plain[kept[:: max(1, len(kept) // _SAMPLED_ITEMS)]],
+        queries=plain[queries],
+        num_items=len(kept),
+        measured_on=told,
+    )
+    return _run(training, config, run, progress, record=record, measure=report)
+
+
+def _check_not_all_equal(x: Vectors) -> None:
+    if (x == x[:1]).all():
+        raise InvalidInputError(
+            f"there is nothing to learn: all {len(x)} vectors are equal. Check how they were made."
+        )
+
+
+def _train_on_images(
+    items: ImageItems,
+    asked: _Asked,
+    of_images: Mapping[str, Any],
+    run: dict[str, Any],
+    workers: int,
+    strict: bool,
+    progress: Progress | bool,
+) -> Codebooks:
+    config = asked.config_for("images")
+    if asked.patience is not None:
+        raise InvalidInputError(
+            "patience judges epochs by views of features, but the source holds images. Make "
+            "features of them first with mecoq-index embed."
+        )
+    images: Images = items.images
+    if of_images["protocol"] is not None:
+        if items.path is None:
+            raise InvalidInputError("protocol divides a folder of images, got images in memory.")
+        split = load_protocol(of_images["protocol"], items.path, seed=config.seed)
+        images = Subset(split.images, split.train)
+    with reported(progress, "checking images") as update:
+        images, skipped = check_images(images, strict=strict, on_progress=update)
+    _warn_of_skipped(skipped)
+    model = of_images["backbone"] or DEFAULT_BACKBONE
+    if isinstance(model, str):
+        model = load_backbone(model, image_size=of_images["image_size"])
+    views = ImageViews(
+        images, model.transform, augmentation=of_images["augmentation"], workers=workers
+    )
+    measured = _measured_on_images(images, model, run["device"], workers)
+    return _run(views, config, run, progress, backbone=model, measure=measured)
+
+
+def _warn_of_skipped(skipped: Sequence[tuple[int, str]]) -> None:
+    if skipped:
+        logger.warning(
+            "skipped %d unreadable images, the first of them: %s", len(skipped), skipped[0][1]
+        )
+
+
+def _measured_on_images(
+    images: Images, model: BackboneModel, device: str | None, workers: int
+) -> Measure:
+    """A report on features of a sample of the training images."""
+    rows = np.random.default_rng(0).permutation(len(images))[:_SAMPLED_IMAGES]
+
+    def report(codebooks: Codebooks, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = extract_features(
+            Subset(images, np.sort(rows)), model, device=device, workers=workers
+        ).features
+        return measure(
+            codebooks,
+            facts,
+            items=found,
+            queries=found,
+            num_items=len(images),
+            measured_on=f"{len(found)} training images",
+        )
+
+    return report
+
+
+def _run(
+    source: Any, config: TrainConfig, run: Mapping[str, Any], progress: Any, **more: Any
+) -> Codebooks:
+    with reported(progress, "training") as update:
+        books = fit(source, config, on_progress=update, **run, **more)
+    for warning in books.report.get("warnings", ()):
+        logger.warning("%s", warning)
+    return books
