@@ -34,12 +34,15 @@ def test_numbers_of_all_kinds_become_float32_in_c_order(x):
 @pytest.mark.parametrize(
     "x,message",
     [
-        (np.ones((2, 3), bool), "z must be an array of numbers, got bool"),
-        (np.ones((2, 3), complex), "z must be an array of numbers, got complex128"),
-        (np.array([[None]]), "z must be an array of numbers, got object"),
-        ("photo.jpg", "z must be an array of numbers, got str of <U9"),
-        ([[1, 2], [3]], r"z must be an array of numbers, got list that NumPy cannot turn into one"),
-        (None, "z must be an array of numbers, got NoneType of object"),
+        (np.ones((2, 3), bool), "z must be a float32 array, got bool"),
+        (
+            np.ones((2, 3), complex),
+            r"z must be a float32 array, got complex128\. Other floats and integers are c",
+        ),
+        (np.array([[None]]), "z must be a float32 array, got object"),
+        ("photo.jpg", "z must be a float32 array, got str of <U9"),
+        ([[1, 2], [3]], r"z must be a float32 array, got list that NumPy cannot turn into one"),
+        (None, "z must be a float32 array, got NoneType of object"),
         ([1.0, 2.0], r"must have shape \(n, D\), got \(2,\)\. Use z\[None, :\] for a single vect"),
         ([], r"must have shape \(n, D\), got \(0,\)"),
         (np.ones((2, 2, 2)), r"must have shape \(n, D\), got \(2, 2, 2\)"),
@@ -73,11 +76,11 @@ def test_no_ids_are_ids():
 @pytest.mark.parametrize(
     "ids,message",
     [
-        ([1.0], "ids must be an array of integers, got list of float64"),
-        (np.array([True]), "ids must be an array of integers, got bool"),
-        (["a.jpg"], "ids must be an array of integers, got list of <U5"),
+        ([1.0], "ids must be an int64 array, got list of float64"),
+        (np.array([True]), "ids must be an int64 array, got bool"),
+        (["a.jpg"], "ids must be an int64 array, got list of <U5"),
         (np.array([2**63], np.uint64), r"ids must be below 2\*\*63, got 9223372036854775808"),
-        ([2**70], "ids must be an array of integers, got list of object"),
+        ([2**70], "ids must be an int64 array, got list of object"),
         ([1, 1], "ids must be distinct, but 1 repeat"),
         ([-1, 1], "ids must not be negative, got -1"),
         ([[1, 2]], r"ids must have shape \(2,\), got \(1, 2\)"),

@@ -59,7 +59,7 @@ from .stored_codebooks import (
 
 METRIC = "AQS: inner product of the block-normalized query with the decoded codes"
 
-_PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
+_PACKAGES = ("mecoq-index", "numpy", "safetensors", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
 _NAMES, _LOCK = "names.npz", ".lock"
 _COLUMNS = "columns.npz"
 # The manifest tells the files of plug-in engines.
@@ -282,7 +282,7 @@ def _commit(
         "K": content.codebooks.K,
         "D": content.codebooks.D,
         "fingerprint": content.codebooks.fingerprint,
-        # As JSON gives it back, so that the checksum is of what will be read.
+        # Through JSON, so that the checksum covers what will be read.
         "description": json.loads(json.dumps(dict(content.description))),
         "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
         "files": files,

@@ -331,12 +331,12 @@ def test_what_an_interrupted_change_has_left_is_passed_over_and_removed_by_the_n
     assert held(path) == (by_id(CODES[:100], range(100)), [])
     add_items(path, CODES[100:])
     assert sorted(p.name for p in path.iterdir()) == [
-        ".lock", "codebooks-1.pt", "codes-1.npz", "manifest.json",
+        ".lock", "codebooks-1.safetensors", "codes-1.npz", "manifest.json",
     ]  # fmt: skip
     leave_something_behind(path)
     save_bundle(NumpyEngine.build(BOOKS, CODES), path, overwrite=True)
     assert sorted(p.name for p in path.iterdir()) == [
-        ".lock", "codebooks-2.pt", "codes-2.npz", "manifest.json",
+        ".lock", "codebooks-2.safetensors", "codes-2.npz", "manifest.json",
     ]  # fmt: skip
 
 
@@ -393,7 +393,7 @@ def test_files_of_an_engine_of_somebody_else_do_not_pile_up(tmp_path):
     assert Bundle.open(path).index_path.read_text() == "2"
     write_bundle(path, content("3"), overwrite=True)
     assert sorted(p.name for p in path.iterdir()) == [
-        ".lock", "codebooks-3.pt", "graph-3.bin", "manifest.json",
+        ".lock", "codebooks-3.safetensors", "graph-3.bin", "manifest.json",
     ]  # fmt: skip
 
 
