@@ -11,33 +11,26 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .codebooks import Backbone, Codebooks, Layer
+    from .backbone import Backbone
+    from .codebooks import Codebooks, Layer
     from .data.features import FeatureViews
-    from .data.vectors import open_vectors
+    from .data.source import open_source
+    from .embed.embedder import Embedder
     from .embedding_function import MeCoQEmbeddingFunction
-    from .engines.base import Engine
+    from .engines.base import Builder, Engine, Option
     from .engines.faiss.factory import index_factory, read_index
     from .engines.faiss.gpu import to_gpu
-    from .engines.hits import Hits, RangeHits
+    from .engines.hits import Hits
     from .engines.registry import available_engines, get_engine
-    from .errors import (
-        ArtifactError,
-        InvalidInputError,
-        MecoqError,
-        MissingDependencyError,
-        ServerError,
-        TrainingError,
-    )
-    from .index.build import BuildOptions, build_bundle
-    from .index.bundle import Bundle
-    from .index.merge import merge_bundles
-    from .index.names import Names
-    from .index.stored import open_bundle, save_bundle
-    from .index.update import add_items, remove_items
+    from .errors import ArtifactError, InvalidInputError, MecoqError, MissingDependencyError, ServerError, TrainingError
+    from .index.index import Index, open_index
+    from .index.results import Hit, SearchResults
     from .learn.config import TrainConfig
-    from .learn.presets import preset
-    from .learn.trainer import train
+    from .learn.objective.settings import ContrastSettings, DistillationSettings, SignsSettings
+    from .learn.presets import preset, recommended
+    from .learn.training import train
     from .scoring import aqs, block_normalize, decode, encode, lookup_tables, sqs
+    from .vector_statistics import VectorStatistics
 
 try:
     __version__ = version("mecoq-index")
@@ -47,81 +40,85 @@ except PackageNotFoundError:  # a checkout on the path that was never installed
 # The module has the name aqs; the score itself is mecoq_index.scoring.aqs.
 _HOMES = {
     "ArtifactError": "errors",
-    "Backbone": "codebooks",
-    "BuildOptions": "index.build",
-    "Bundle": "index.bundle",
+    "Backbone": "backbone",
+    "Builder": "engines.base",
     "Codebooks": "codebooks",
+    "ContrastSettings": "learn.objective.settings",
+    "DistillationSettings": "learn.objective.settings",
+    "Embedder": "embed.embedder",
     "Engine": "engines.base",
     "FeatureViews": "data.features",
+    "Hit": "index.results",
     "Hits": "engines.hits",
+    "Index": "index.index",
     "InvalidInputError": "errors",
     "Layer": "codebooks",
     "MeCoQEmbeddingFunction": "embedding_function",
     "MecoqError": "errors",
     "MissingDependencyError": "errors",
-    "Names": "index.names",
-    "RangeHits": "engines.hits",
+    "Option": "engines.base",
+    "SearchResults": "index.results",
     "ServerError": "errors",
+    "SignsSettings": "learn.objective.settings",
     "TrainConfig": "learn.config",
     "TrainingError": "errors",
-    "add_items": "index.update",
+    "VectorStatistics": "vector_statistics",
     "aqs": "scoring",
     "available_engines": "engines.registry",
     "block_normalize": "scoring",
-    "build_bundle": "index.build",
     "decode": "scoring",
     "encode": "scoring",
     "get_engine": "engines.registry",
     "index_factory": "engines.faiss.factory",
     "lookup_tables": "scoring",
-    "merge_bundles": "index.merge",
-    "open_bundle": "index.stored",
-    "open_vectors": "data.vectors",
+    "open_index": "index.index",
+    "open_source": "data.source",
     "preset": "learn.presets",
     "read_index": "engines.faiss.factory",
-    "remove_items": "index.update",
-    "save_bundle": "index.stored",
+    "recommended": "learn.presets",
     "sqs": "scoring",
     "to_gpu": "engines.faiss.gpu",
-    "train": "learn.trainer",
+    "train": "learn.training",
 }
 
 __all__ = [
     "ArtifactError",
     "Backbone",
-    "BuildOptions",
-    "Bundle",
+    "Builder",
     "Codebooks",
+    "ContrastSettings",
+    "DistillationSettings",
+    "Embedder",
     "Engine",
     "FeatureViews",
+    "Hit",
     "Hits",
+    "Index",
     "InvalidInputError",
     "Layer",
     "MeCoQEmbeddingFunction",
     "MecoqError",
     "MissingDependencyError",
-    "Names",
-    "RangeHits",
+    "Option",
+    "SearchResults",
     "ServerError",
+    "SignsSettings",
     "TrainConfig",
     "TrainingError",
-    "add_items",
+    "VectorStatistics",
     "aqs",
     "available_engines",
     "block_normalize",
-    "build_bundle",
     "decode",
     "encode",
     "get_engine",
     "index_factory",
     "lookup_tables",
-    "merge_bundles",
-    "open_bundle",
-    "open_vectors",
+    "open_index",
+    "open_source",
     "preset",
     "read_index",
-    "remove_items",
-    "save_bundle",
+    "recommended",
     "sqs",
     "to_gpu",
     "train",

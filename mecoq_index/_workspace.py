@@ -96,8 +96,10 @@ class Workspace:
         self._file = path / "job.json"
 
     @contextmanager
-    def locked(self, resume: bool) -> Iterator[None]:
+    def locked(self, resume: bool, *, keep: bool = False) -> Iterator[None]:
         """Work in the folder; it is removed at the end, and kept when the work is interrupted.
+
+        With ``keep`` it is kept at the end too: remove it when its content is no longer needed.
 
         Raises:
             InvalidInputError: If ``resume`` is set, and what is there is left from another job; or
@@ -117,7 +119,8 @@ class Workspace:
                     if not found:
                         self._remove()
                     raise
-                self._remove()
+                if not keep:
+                    self._remove()
         except Timeout as exc:
             raise ArtifactError(f"another program is at work in {self.path}.") from exc
 
@@ -178,3 +181,26 @@ class Workspace:
             partial.write_text(
                 json.dumps({"job": self._job, "done": done}) + "\n", encoding="utf-8"
             )
+
+
+@contextmanager
+def work_beside(out: Path, *, resume: bool) -> Iterator[Path]:
+    """Yield the path of a folder beside an output for finished work; it is removed at the end.
+
+    It is kept when the block is interrupted, and when it was there before a run that is refused.
+
+    Args:
+        out: The output.
+        resume: Whether to keep what an interrupted run has left; otherwise it is removed first.
+    """
+    store = out.with_name(f".{out.name}.work")
+    if not resume and store.exists():
+        shutil.rmtree(store)
+    found = store.exists()
+    try:
+        yield store
+    except InvalidInputError:
+        if not found:
+            shutil.rmtree(store, ignore_errors=True)
+        raise
+    shutil.rmtree(store, ignore_errors=True)

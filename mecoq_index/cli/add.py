@@ -3,77 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import (
-    EXISTING,
-    Source,
-    column_option,
-    device_option,
-    given_option,
-    ids_option,
-    json_option,
-    report_bundle,
-    say,
-    strict_option,
-    workers_option,
-)
+from ._engine_options import engine_options
+from ._index import INDEX, open_index
+from ._options import given_option, image_options, output_options, positional, reading_options
+from ._output import Output
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
 
 
 @click.command()
-@click.argument("index", type=EXISTING)
-@click.option(
-    "--input",
-    "source",
-    type=EXISTING,
-    required=True,
-    help="Images, vectors or codes, as in build.",
-)
-@ids_option
-@column_option
+@click.argument("index", type=INDEX)
+@positional("source", old="--input")
+@engine_options("open")
+@reading_options
 @given_option
-@device_option
-@workers_option
-@strict_option
-@json_option
+@image_options
+@output_options
 def add(
-    index: Path,
+    index: str,
     source: Path,
-    ids: Path | None,
-    column: str | None,
+    options: dict[str, Any],
+    reading: dict[str, Any],
     given: VectorKind | None,
-    device: str | None,
-    workers: int,
-    strict: bool,
-    as_json: bool,
+    images: dict[str, Any],
+    output: Output,
 ) -> None:
-    """Add images, vectors or codes to INDEX, an index folder.
+    """Add the items of SOURCE to INDEX: images, vectors or codes, as in build.
 
-    The change is on disk as a whole or not at all. Lists of an IVF index stay as they are.
+    The change to an index folder is on disk as a whole or not at all. Lists of an IVF index stay
+    as they are.
 
     \b
     Example:
-        mecoq-index add photos.mecoq --input more-photos/
+        mecoq-index add photos.mecoq more-photos/
+        mecoq-index add vectors.mecoq more.npy --ids more-names.txt
     """
-    from ..index.bundle import Bundle
-    from ..index.stored import check_holds_items
-    from ..index.update import add_items
-
-    check_holds_items(index)
-    wanted = Source(
-        path=source,
-        ids=ids,
-        column=column,
-        given=given,
-        device=device,
-        workers=workers,
-        strict=strict,
+    opened, _ = open_index(index, options)
+    with output.progress("encoding") as update:
+        added = opened.add(source, given=given, progress=update, **reading, **images)
+        opened.save()
+    output.report_skipped(opened.skipped)
+    output.done(
+        f"added {len(added)} items: {index} holds {len(opened)} now",
+        {"added": len(added), **opened.describe()},
+        next_command=f"mecoq-index search {index} QUERY",
     )
-    added = add_items(index, *wanted.load(Bundle.open(index).codebooks))
-    say(f"added {len(added)} items")
-    report_bundle(index, as_json)

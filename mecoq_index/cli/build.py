@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._milvus import Target, build_in_milvus, target_options
-from ._shared import (
-    EXISTING,
+from ._engine_options import check_engine_options, engine_options
+from ._options import (
     PATH,
-    Source,
-    chunk_store,
-    column_option,
-    device_option,
+    codebooks_option,
     given_option,
-    ids_option,
-    is_images,
-    load_ids_option,
-    load_inputs,
+    image_options,
+    output_options,
     overwrite_option,
-    progress,
-    report_bundle,
-    strict_option,
-    workers_option,
+    positional,
+    reading_options,
+    resume_option,
 )
-from ._shared import json_option as json_flag
+from ._output import Output, after_interrupt
 
 if TYPE_CHECKING:
-    from ..codebooks import Codebooks, VectorKind
-    from ..index.build import BuildOptions
+    from ..codebooks import VectorKind
 
 
 class _ShardType(click.ParamType):  # type: ignore[type-arg]
@@ -40,178 +32,86 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
         number, slash, count = str(value).partition("/")
-        if not slash or not number.isdigit() or not count.isdigit():
+        if not (slash and number.isdecimal() and count.isdecimal()):
             self.fail(f"{value!r} is no part of a whole; write 1/4, 2/4, ...", param, ctx)
         return int(number), int(count)
 
 
 @click.command()
-@click.option("--codebooks", "codebooks_path", type=EXISTING, required=True)
-@click.option(
-    "--input",
-    "source",
-    type=EXISTING,
-    required=True,
-    help="A folder of images; or vectors, or uint8 codes, in a file (.npy, .fvecs, .bvecs, .fbin, "
-    ".u8bin, .parquet) or a folder of such files.",
-)
+@positional("source", old="--input")
+@codebooks_option
 @click.option(
     "--out",
     type=PATH,
-    help="The index folder to write. For milvus it is optional, and points to the collection.",
+    help="The index folder to write. With an engine that keeps items elsewhere it is optional, "
+    "and points to them.",
 )
-@click.option("--engine", default="faiss", show_default=True, help="faiss, milvus, numpy or torch.")
-@click.option(
-    "--factory",
-    help="For faiss: a factory string, IVF1024,MeCoQ8x8, or IVF,MeCoQ8x8 to choose the number of "
-    "lists by that of the items. [default: MeCoQ]",
-)
-@click.option("--nprobe", type=click.IntRange(min=1), help="For IVF: lists that a search visits.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@target_options
-@ids_option
-@column_option
-@click.option(
-    "--shards", "shard", type=_ShardType(), help="Build part i of n only; merge joins them."
-)
-@click.option("--resume", is_flag=True, help="Go on where an interrupted build has stopped.")
+@click.option("--engine", default="faiss", show_default=True, help="The engine to build with.")
+@engine_options("build")
+@reading_options
 @given_option
-@device_option
-@workers_option
-@strict_option
+@click.option(
+    "--shards", "shard", type=_ShardType(), help="Build part i of n only; merge joins the parts."
+)
+@image_options
+@resume_option
 @overwrite_option
-@json_flag
+@output_options
 def build(
-    codebooks_path: Path,
     source: Path,
+    codebooks: Path,
     out: Path | None,
     engine: str,
-    factory: str | None,
-    nprobe: int | None,
-    seed: int,
-    target: Target,
-    ids: Path | None,
-    column: str | None,
-    shard: tuple[int, int] | None,
-    resume: bool,
+    options: dict[str, Any],
+    reading: dict[str, Any],
     given: VectorKind | None,
-    device: str | None,
-    workers: int,
-    strict: bool,
+    shard: tuple[int, int] | None,
+    images: dict[str, Any],
+    resume: bool,
     overwrite: bool,
-    as_json: bool,
+    output: Output,
 ) -> None:
-    """Encode vectors or images and write an index that search and plain FAISS can read.
+    """Encode SOURCE and write an index that search and plain FAISS can read.
 
-    With --engine milvus they go into a collection, whose rows and results are then compared with
-    exact scores. Names become its column name.
+    SOURCE is a folder of images; or vectors, or uint8 codes, in a file or a folder of files (.npy,
+    .npz, .fvecs, .bvecs, .fbin, .u8bin, .hdf5, .parquet, .arrow).
+
+    With --engine milvus the items go into a collection, whose rows and results are then compared
+    with exact scores.
 
     \b
     Example:
-        mecoq-index build --codebooks c.pt --input photos/ --factory IVF1024,MeCoQ8x8 \\
+        mecoq-index build photos/ --codebooks c.pt --factory IVF1024,MeCoQ16x4fs \\
             --out photos.mecoq
-        mecoq-index build --codebooks c.pt --input photos/ --engine milvus \\
+        mecoq-index build items.parquet --codebooks c.pt --vector-column v --id-column id \\
+            --columns year --out items.mecoq
+        mecoq-index build photos/ --codebooks c.pt --engine milvus \\
             --uri http://localhost:19530 --collection photos --profile compact
     """
-    from ..codebooks import Codebooks
-    from ..embed.rows import ArrayRows
-    from ..index.build import BuildOptions, Shard, build_bundle, check_output_bundle
+    from ..index.index import Index
 
-    if engine != "faiss" and (factory is not None or nprobe is not None):
-        raise click.UsageError("--factory and --nprobe are for the faiss engine.")
-    codebooks = Codebooks.load(codebooks_path)
-    if engine == "milvus":
-        if shard is not None:
-            raise click.UsageError("--shards is not for the milvus engine.")
-        wanted = Source(
-            path=source,
-            ids=ids,
-            column=column,
+    check_engine_options(options, engine, "build")
+    after_interrupt("Add --resume to go on from what is done.")
+    with output.progress("building") as update:
+        index = Index.build(
+            source,
+            codebooks,
+            out=out,
+            engine=engine,
             given=given,
-            device=device,
-            workers=workers,
-            strict=strict,
-        )
-        build_in_milvus(
-            target,
-            codebooks,
-            wanted,
-            out,
+            shard=shard,
             resume=resume,
             overwrite=overwrite,
-            as_json=as_json,
+            progress=update,
+            **reading,
+            **images,
+            **options,
         )
-        return
-    target.check_unused()
-    if out is None:
-        raise click.UsageError("--out is missing, the index folder to write.")
-    options = {}
-    if engine == "faiss":
-        given_options = {"factory": factory, "nprobe": nprobe, "seed": seed}
-        options = {name: v for name, v in given_options.items() if v is not None}
-    wanted_options = BuildOptions(
-        engine=engine,
-        options=options,
-        shard=None if shard is None else Shard(*shard),
-        given=given,
+    output.report_skipped(index.skipped)
+    described = dict(index.describe())
+    place = str(out) if out is not None else index.address
+    output.done(
+        f"wrote {place}: " + ", ".join(f"{k} {v}" for k, v in described.items()),
+        described,
+        next_command=f"mecoq-index search {place} QUERY",
     )
-    if is_images(source):
-        if ids is not None or column is not None or shard is not None:
-            raise click.UsageError(
-                "--ids, --column and --shards are for vectors: images are called by their paths. "
-                "Embed them first (mecoq-index embed) to build in shards."
-            )
-        check_output_bundle(out, wanted_options, codebooks, overwrite=overwrite)
-        with chunk_store(out, resume) as store:
-            inputs = load_inputs(
-                source,
-                codebooks,
-                device=device,
-                workers=workers,
-                strict=strict,
-                store=store if source.is_dir() else None,
-            )
-            build_bundle(
-                ArrayRows(inputs.z),
-                codebooks,
-                out,
-                wanted_options,
-                ids=inputs.names,
-                source={"source": str(source.resolve())},
-                resume=resume,
-                overwrite=overwrite,
-            )
-    else:
-        _build_from_file(source, codebooks, out, wanted_options, ids, column, resume, overwrite)
-    report_bundle(out, as_json)
-
-
-def _build_from_file(
-    source: Path,
-    codebooks: Codebooks,
-    out: Path,
-    options: BuildOptions,
-    ids: Path | None,
-    column: str | None,
-    resume: bool,
-    overwrite: bool,
-) -> None:
-    from ..data.vectors import open_vectors
-    from ..index.build import build_bundle
-
-    with progress("building") as update:
-        build_bundle(
-            open_vectors(source, column=column),
-            codebooks,
-            out,
-            options,
-            ids=load_ids_option(ids),
-            source={
-                "source": str(source.resolve()),
-                "changed": source.stat().st_mtime_ns,
-                "ids": None if ids is None else [str(ids.resolve()), ids.stat().st_mtime_ns],
-            },
-            resume=resume,
-            overwrite=overwrite,
-            on_progress=lambda text, done, total: update(done, total, text),
-        )

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import EXISTING, json_option, print_json
+from ._engine_options import engine_options
+from ._index import INDEX, open_index
+from ._options import output_options
+from ._output import Output
 
 if TYPE_CHECKING:
     from ..codebooks import Codebooks
+    from ..index.index import Index
 
 
 @click.command()
-@click.argument("path", type=EXISTING)
-@json_option
-def inspect(path: Path, as_json: bool) -> None:
-    """Tell what a codebook file or an index folder holds, after checking that it is whole.
+@click.argument("path", type=INDEX)
+@engine_options("open")
+@output_options
+def inspect(path: str, options: dict[str, Any], output: Output) -> None:
+    """Tell what a codebook file or an index holds, after checking that it is whole.
 
     \b
     Example:
         mecoq-index inspect c.pt
         mecoq-index inspect photos.mecoq
     """
+    from pathlib import Path
+
     from ..codebooks import Codebooks
-    from ..index.bundle import Bundle
 
     facts: dict[str, Any]
-    if path.is_dir():
-        bundle = Bundle.open(path)
-        facts = {
-            "kind": "index",
-            **bundle.manifest["description"],
-            "metric": bundle.manifest["metric"],
-            "names": len(bundle.names),
-            "bytes_on_disk": sum(f["bytes"] for f in bundle.manifest["files"].values()),
-            "codebooks": _describe(bundle.codebooks),
-        }
+    if Path(path).is_file() and Path(path).suffix != ".db":
+        facts = {"kind": "codebooks", **_of_codebooks(Codebooks.load(path))}
     else:
-        facts = {"kind": "codebooks", **_describe(Codebooks.load(path))}
-    if as_json:
-        print_json(facts)
+        facts = _of_index(open_index(path, options)[0])
+    if output.as_json:
+        output.print_json(facts)
     else:
         _print(facts)
 
 
-def _describe(codebooks: Codebooks) -> dict[str, Any]:
+def _of_index(index: Index) -> dict[str, Any]:
+    return {
+        "kind": "index",
+        **index.describe(),
+        "names": len(index.names),
+        "columns": sorted(index.columns),
+        "codebooks": _of_codebooks(index.codebooks),
+    }
+
+
+def _of_codebooks(codebooks: Codebooks) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "M": codebooks.M,
         "K": codebooks.K,
@@ -55,6 +62,7 @@ def _describe(codebooks: Codebooks) -> dict[str, Any]:
         "bits": codebooks.bits,
         "features_width": codebooks.P,
         "projection": [list(layer.weight.shape) for layer in codebooks.projection],
+        "normalize": codebooks.normalize,
         "fingerprint": codebooks.fingerprint,
     }
     if codebooks.backbone is not None:
@@ -64,7 +72,12 @@ def _describe(codebooks: Codebooks) -> dict[str, Any]:
             "weights_sha256": codebooks.backbone.weights_sha256,
             "transform": dict(codebooks.backbone.transform),
         }
-    return facts | {"provenance": dict(codebooks.provenance)}
+    if codebooks.statistics is not None:
+        facts["trained_on"] = {
+            "vectors": codebooks.statistics.count,
+            "lengths": list(codebooks.statistics.lengths),
+        }
+    return facts | {"report": dict(codebooks.report), "provenance": dict(codebooks.provenance)}
 
 
 def _print(facts: dict[str, Any], indent: str = "") -> None:

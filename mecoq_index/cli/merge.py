@@ -6,30 +6,31 @@ from pathlib import Path
 
 import click
 
-from ._shared import EXISTING, PATH, json_option, overwrite_option, progress, report_bundle
+from ._options import EXISTING, PATH, output_options, overwrite_option
+from ._output import Output
 
 
 @click.command()
 @click.argument("parts", nargs=-1, required=True, type=EXISTING)
 @click.option("--out", type=PATH, required=True, help="The index folder to write.")
 @overwrite_option
-@json_option
-def merge(parts: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) -> None:
+@output_options
+def merge(parts: tuple[Path, ...], out: Path, overwrite: bool, output: Output) -> None:
     """Join PARTS, index folders, into one; the parts stay as they are.
 
     \b
     Example:
-        mecoq-index build ... --shards 1/2 --out part1.mecoq
-        mecoq-index build ... --shards 2/2 --out part2.mecoq
-        mecoq-index merge part1.mecoq part2.mecoq --out photos.mecoq
+        mecoq-index build vectors/ --codebooks c.pt --shards 1/2 --out part1.mecoq
+        mecoq-index build vectors/ --codebooks c.pt --shards 2/2 --out part2.mecoq
+        mecoq-index merge part1.mecoq part2.mecoq --out all.mecoq
     """
     from ..index.merge import merge_bundles
 
-    with progress("merging") as update:
-        merge_bundles(
-            parts,
-            out,
-            overwrite=overwrite,
-            on_progress=lambda text, done, total: update(done, total, text),
-        )
-    report_bundle(out, as_json)
+    with output.progress("merging") as update:
+        merged = merge_bundles(parts, out, overwrite=overwrite, on_progress=update)
+    described = merged.describe()
+    output.done(
+        f"wrote {out}: " + ", ".join(f"{k} {v}" for k, v in described.items()),
+        described,
+        next_command=f"mecoq-index search {out} QUERY",
+    )

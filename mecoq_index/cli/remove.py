@@ -3,52 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from ..errors import InvalidInputError
-from ._shared import EXISTING, ids_option, json_option, load_ids_option, report_bundle, say
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .._arrays import Ids
+from ._engine_options import engine_options
+from ._index import INDEX, open_index
+from ._options import EXISTING, output_options
+from ._output import Output
 
 
 @click.command()
-@click.argument("index", type=EXISTING)
+@click.argument("index", type=INDEX)
 @click.argument("items", nargs=-1)
-@ids_option
-@json_option
-def remove(index: Path, items: tuple[str, ...], ids: Path | None, as_json: bool) -> None:
-    """Remove ITEMS from INDEX, an index folder: by their names, or by ids if they have none.
+@click.option("--ids", type=EXISTING, help="Instead of ITEMS: a file of names or ids.")
+@engine_options("open")
+@output_options
+def remove(
+    index: str, items: tuple[str, ...], ids: Path | None, options: dict[str, Any], output: Output
+) -> None:
+    """Remove ITEMS from INDEX: by their names, or by their ids if they have no names.
 
     \b
     Example:
         mecoq-index remove photos.mecoq cats/01.jpg cats/02.jpg
         mecoq-index remove vectors.mecoq --ids gone.npy
     """
-    from ..index.bundle import Bundle
-    from ..index.stored import check_holds_items
-    from ..index.update import remove_items
+    from ..data.vectors import load_ids
 
     if bool(items) == (ids is not None):
         raise click.UsageError("name the items to remove, or a file of them with --ids.")
-    check_holds_items(index)
-    wanted: Ids | Sequence[str] | None = load_ids_option(ids) if ids is not None else items
-    if ids is None and not len(Bundle.open(index).names):
-        wanted = _numbers(items)
-    removed = remove_items(index, wanted if wanted is not None else ())
-    say(f"removed {removed} items")
-    report_bundle(index, as_json)
+    opened, _ = open_index(index, options)
+    wanted: Any = load_ids(ids) if ids is not None else list(items)
+    if ids is None and not opened.names:
+        wanted = [_number(item) for item in items]
+    removed = opened.remove(wanted)
+    opened.save()
+    output.done(
+        f"removed {removed} items: {index} holds {len(opened)} now",
+        {"removed": removed, **opened.describe()},
+    )
 
 
-def _numbers(items: tuple[str, ...]) -> Ids:
-    import numpy as np
-
-    if odd := [item for item in items if not item.isdigit()]:
+def _number(item: str) -> int:
+    if not (item.isascii() and item.isdigit()):
         raise InvalidInputError(
-            f"items without names are removed by their ids, which are integers, got {odd[0]!r}."
+            f"items without names are removed by their ids, which are integers, got {item!r}."
         )
-    return np.unique(np.array([int(item) for item in items], np.int64))
+    return int(item)

@@ -3,68 +3,65 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import InvalidInputError
-from ._shared import EXISTING, device_option, given_option, json_option, load_inputs, print_json
+from ._engine_options import engine_options
+from ._index import INDEX, open_index
+from ._options import given_option, image_options, output_options, positional
+from ._output import Output
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
 
 
 @click.command()
-@click.argument("index", type=EXISTING)
+@click.argument("index", type=INDEX)
+@positional("queries", old="--queries")
 @click.option(
-    "--queries",
-    type=EXISTING,
-    required=True,
-    help="Vectors or images like those to be searched for; not the ones to report results on.",
+    "--recall",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="The share of the nearest items to find.",
 )
-@click.option("--recall", default=0.95, show_default=True, type=click.FloatRange(0, 1))
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Results.")
-@click.option("--save", is_flag=True, help="Make the nprobe found the index's own.")
+@click.option("--save", is_flag=True, help="Make the setting found the index's own.")
+@engine_options("open")
 @given_option
-@device_option
-@json_option
+@image_options
+@output_options
 def tune(
-    index: Path,
+    index: str,
     queries: Path,
     recall: float,
     k: int,
     save: bool,
+    options: dict[str, Any],
     given: VectorKind | None,
-    device: str | None,
-    as_json: bool,
+    images: dict[str, Any],
+    output: Output,
 ) -> None:
-    """Find the smallest nprobe with which INDEX, an IVF index folder, reaches a recall.
+    """Find the setting of INDEX with which it reaches a recall fastest: the nprobe of IVF.
 
-    Recall is measured against exact AQS over all items, ties counted as found.
+    QUERIES are vectors or images like those to be searched for, not the ones to report results on.
+    Recall is measured against exact AQS over all items, with ties counted as found.
 
     \b
     Example:
-        mecoq-index tune photos.mecoq --queries some.npy --recall 0.95 --save
+        mecoq-index tune photos.mecoq some.npy --recall 0.95 --save
     """
-    from ..index.bundle import Bundle
-    from ..index.stored import open_bundle, save_changes
-
-    if (name := Bundle.read_manifest(index)["engine"]) != "faiss":
-        raise InvalidInputError(
-            f"only IVF indexes of faiss have an nprobe, but {index} is of {name}."
+    opened, _ = open_index(index, options)
+    with output.progress("tuning"):
+        tuned = opened.tune(queries, recall=recall, k=k, save=save, given=given, **images)
+    if output.as_json:
+        output.print_json(
+            {tuned.setting: tuned.value, "recall": tuned.recall, "curve": tuned.curve}
         )
-    opened, bundle = open_bundle(index)
-    from ..engines.faiss.engine import FaissEngine
-
-    engine = cast(FaissEngine, opened)
-    inputs = load_inputs(queries, bundle.codebooks, given=given, device=device)
-    tuned = engine.tune(inputs.z, recall=recall, k=k)
-    if save:
-        engine.set_default(tuned.setting, tuned.value)
-        save_changes(engine, bundle, bundle.names, bundle.columns)
-    if as_json:
-        print_json({"nprobe": tuned.value, "recall": tuned.recall, "curve": tuned.curve})
         return
-    for nprobe, reached in tuned.curve:
-        click.echo(f"nprobe {nprobe:6d}  recall@{k} {reached:.4f}")
-    click.echo(f"nprobe {tuned.value} reaches {tuned.recall:.4f}" + " (saved)" * save)
+    for value, reached in tuned.curve:
+        click.echo(f"{tuned.setting} {value:6d}  recall@{k} {reached:.4f}")
+    click.echo(f"{tuned.setting} {tuned.value} reaches {tuned.recall:.4f}" + " (saved)" * save)
+    if not save:
+        output.say("add --save to make it the index's own")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .base import Option
 
 ENTRY_POINT_GROUP = "mecoq_index.engines"
 DEFAULT_ENGINE = "faiss"
@@ -17,6 +22,15 @@ _BUILTIN = {
     "faiss": "mecoq_index.engines.faiss.engine:FaissEngine",
     "milvus": "mecoq_index.engines.milvus.engine:MilvusEngine",
 }
+# Where built-in engines declare their options, without loading what they are built on.
+_OPTIONS = {
+    "numpy": "",
+    "torch": "mecoq_index.engines.torch_options:OPTIONS",
+    "faiss": "mecoq_index.engines.faiss.options:OPTIONS",
+    "milvus": "mecoq_index.engines.milvus.options:OPTIONS",
+}
+_WITHOUT_ADDRESSES = frozenset({"numpy", "torch", "faiss"})
+
 BUILTIN_FILES = frozenset({"codes.npz", "index.faiss", "milvus.json"})
 """The names of the files that built-in engines write into a bundle."""
 
@@ -45,3 +59,23 @@ def get_engine(name: str) -> Any:
         raise InvalidInputError(f"unknown engine {name!r}; choose one of {sorted(engines)}.")
     module, _, attribute = engines[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def options_of(name: str) -> Sequence[Option]:
+    """The options that an engine declares; for a built-in one, its library is not loaded.
+
+    Raises:
+        InvalidInputError: If there is no such engine.
+        MissingDependencyError: If a plug-in's library is not installed.
+    """
+    if name not in _OPTIONS:
+        declared: Sequence[Option] = get_engine(name).options
+        return declared
+    module, _, attribute = _OPTIONS[name].partition(":")
+    found: Sequence[Option] = getattr(import_module(module), attribute) if module else ()
+    return found
+
+
+def addressed_engines() -> list[str]:
+    """Names of the engines that may keep items at an address."""
+    return [name for name in available_engines() if name not in _WITHOUT_ADDRESSES]

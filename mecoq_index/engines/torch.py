@@ -6,6 +6,7 @@ running top-k is kept, so memory is bounded by the chunk, not by the number of i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from ..codebooks import Codebooks
 from ..scoring import block_normalize
 from .arrays import ArrayBuilder, ArrayEngine, CodeArray
 from .base import Option
+from .torch_options import OPTIONS
 from .hits import Hits
 
 require("torch", extra="train", purpose="the 'torch' engine")
@@ -32,14 +34,7 @@ class TorchEngine(ArrayEngine):
     """A full scan on a torch device. Ties are broken arbitrarily."""
 
     name: ClassVar[str] = "torch"
-    options: ClassVar[tuple[Option, ...]] = (
-        Option(
-            name="device",
-            kind=str,
-            help="where the codes lie: cpu, cuda, ... [default: CUDA where there is one]",
-            stages=frozenset({"build", "open"}),
-        ),
-    )
+    options: ClassVar[Sequence[Option]] = OPTIONS
 
     def __init__(self, array: CodeArray, device: str | torch.device | None = None) -> None:
         super().__init__(array)

@@ -30,7 +30,8 @@ from .._files import UNREADABLE, atomic_file, first_line, move_directory, sync
 from .._progress import Progress, silent
 from .._workspace import Column, Workspace
 from ..codebooks import Codebooks, VectorKind
-from ..embed.rows import RowEncoder, Rows, sample_digest, state_of_files
+from ..data.reader import RowReader, sample_digest, state_of_files
+from ..embed.rows import RowEncoder
 from ..engines.base import Batch, Builder, Engine
 from ..engines.registry import DEFAULT_ENGINE, get_engine
 from ..errors import ArtifactError, InvalidInputError
@@ -106,7 +107,7 @@ class BuildOptions:
 
 
 def build_bundle(
-    rows: Rows,
+    rows: RowReader,
     codebooks: Codebooks,
     out: str | Path,
     options: BuildOptions | None = None,
@@ -174,7 +175,7 @@ class _Job:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: RowReader,
         codebooks: Codebooks,
         out: Path,
         options: BuildOptions,

@@ -116,7 +116,8 @@ class Index:
             resume: Go on from what an interrupted build of the same job has left.
             overwrite: Replace an existing index.
             progress: Called with (text, done, total); True shows a bar.
-            options: Options of the engine for building: for FAISS ``factory``, ``nprobe``, ``seed``.
+            options: Options of the engine for building: for FAISS ``factory``, ``nprobe`` and
+                ``seed``.
 
         Raises:
             InvalidInputError: If arguments do not fit together, or the output may not be written.
@@ -146,9 +147,7 @@ class Index:
                 overwrite=overwrite,
                 on_progress=on_progress,
             )
-        index = cls(
-            made.engine, names=made.names, columns=made.columns, bundle=made.bundle
-        )
+        index = cls(made.engine, names=made.names, columns=made.columns, bundle=made.bundle)
         index.skipped = made.skipped
         return index
 
@@ -333,7 +332,9 @@ class Index:
 
     def _numbers_of(self, items: Sequence[str] | npt.ArrayLike) -> Ids:
         if isinstance(items, str):
-            raise InvalidInputError(f"items must be a sequence of names or ids, got one: {items!r}.")
+            raise InvalidInputError(
+                f"items must be a sequence of names or ids, got one: {items!r}."
+            )
         given = items if isinstance(items, np.ndarray) else list(items)  # type: ignore[arg-type]
         if len(given) and all(isinstance(item, str) for item in given):
             if not len(self._names):

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._arrays import Codes, Ids
 from .._progress import Progress
-from ..data.metadata import Metadata
+from .._workspace import work_beside
 from ..data.reader import ArrayRows, RowReader
 from ..data.source import ImageItems
 from ..embed.embedder import Embedder
@@ -83,34 +83,29 @@ def make_index(
     if out is None or not keeps_items:
         return _make_whole(items, embedder, out, options, resume, overwrite, on_progress)
     check_output_bundle(out, options, embedder.codebooks, overwrite=overwrite or resume)
-    rows, metadata, skipped = _rows(items, embedder, out, on_progress)
-    build_bundle(
-        rows,
-        embedder.codebooks,
-        out,
-        options,
-        ids=metadata.ids,
-        names=metadata.names,
-        columns=metadata.columns,
-        source={"source": None if items.path is None else str(items.path.resolve())},
-        resume=resume,
-        overwrite=overwrite,
-        on_progress=on_progress,
-    )
+    with work_beside(out, resume=resume) as store:
+        rows: RowReader
+        if isinstance(items, ImageItems):  # embedded first, resumably
+            embedded = embedder.embed(items, store=store, on_progress=on_progress)
+            rows, metadata = ArrayRows(embedded.z), embedded.metadata
+            skipped = embedded.skipped
+        else:
+            rows, metadata, skipped = items, items.metadata, []
+        build_bundle(
+            rows,
+            embedder.codebooks,
+            out,
+            options,
+            ids=metadata.ids,
+            names=metadata.names,
+            columns=metadata.columns,
+            source={"source": None if items.path is None else str(items.path.resolve())},
+            resume=resume,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
     engine, bundle = open_bundle(out)
     return Made(engine, bundle.names, bundle.columns, bundle, skipped)
-
-
-def _rows(
-    items: Items, embedder: Embedder, out: Path, on_progress: Progress
-) -> tuple[RowReader, Metadata, Sequence[tuple[int, str]]]:
-    """Items as rows of vectors or codes; images are embedded first, resumably, beside ``out``."""
-    if not isinstance(items, ImageItems):
-        return items, items.metadata, ()
-    embedded = embedder.embed(
-        items, store=out.with_name(f".{out.name}.embedding"), on_progress=on_progress
-    )
-    return ArrayRows(embedded.z), embedded.metadata, embedded.skipped
 
 
 def _make_whole(

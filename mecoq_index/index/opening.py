@@ -10,7 +10,7 @@ from .._arguments import check_known
 from ..codebooks import Codebooks
 from ..engines.abilities import Attachable
 from ..engines.base import Engine
-from ..engines.registry import available_engines, get_engine
+from ..engines.registry import addressed_engines, get_engine
 from ..errors import InvalidInputError, MissingDependencyError
 from .manifest import MANIFEST
 
@@ -39,7 +39,7 @@ def attach(address: str, codebooks: Codebooks | None, options: Mapping[str, Any]
 
 def _engine_at(address: str) -> Any:
     """The class of the engine that accepts an address; None if there is none."""
-    for name in available_engines():
+    for name in addressed_engines():
         try:
             kind = get_engine(name)
         except MissingDependencyError:

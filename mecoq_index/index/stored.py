@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .._files import check_output
 from ..engines.base import Engine
 from ..engines.registry import get_engine
-from .._files import check_output
 from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
 from .columns import ItemColumns

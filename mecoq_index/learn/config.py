@@ -196,17 +196,18 @@ def _objective(current: Settings, given: dict[str, Any], what: str) -> Settings:
     chosen = given.pop("objective", None)
     if isinstance(chosen, Mapping):
         values = dict(chosen)
-        kind = _kind(values.pop("name", current.name), what)
+        kind = _kind(values.pop("name", current.name))
         check_known(values, {f.name for f in dataclasses.fields(kind)}, what=what)
-        return kind(**values)
+        made: Settings = kind(**values)
+        return made
     if isinstance(chosen, str):
-        return _as_kind(current, _kind(chosen, what))
+        return _as_kind(current, _kind(chosen))
     if chosen is not None:
-        if not isinstance(chosen, tuple(KINDS.values())):
+        if not isinstance(chosen, (ContrastSettings, DistillationSettings)):
             raise InvalidInputError(
                 f"objective must be a name or settings of one, got {type(chosen).__name__}."
             )
-        return chosen  # type: ignore[no-any-return]
+        return chosen
     if given.get("loss") == "distillation":
         # Earlier releases wrote settings of contrast beside it, which it did not use.
         for name in ("loss", "codebooks", *(f.name for f in dataclasses.fields(ContrastSettings))):
@@ -218,7 +219,7 @@ def _objective(current: Settings, given: dict[str, Any], what: str) -> Settings:
     return current
 
 
-def _kind(name: object, what: str) -> type[Any]:
+def _kind(name: object) -> type[Any]:
     if not isinstance(name, str) or name not in KINDS:
         raise InvalidInputError(f"objective must be one of {sorted(KINDS)}, got {name!r}.")
     return KINDS[name]

@@ -6,26 +6,26 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import __version__
-from .._progress import Progress
 from .._devices import cpu_multiplies_bfloat16, pick_device
+from .._progress import Progress
 from ..backbone import Backbone
 from ..codebooks import Codebooks
 from ..data.features import HeldOut
 from ..embed.backbones import BackboneModel, backbone_record, frozen_norms_to_eval
 from ..errors import InvalidInputError, TrainingError
+from ..vector_statistics import VectorStatistics
 from .config import Precision, TrainConfig
 from .model import MeCoQ
 from .objective.making import make_objective
 from .optimization import make_optimizer, make_scheduler
-from ..vector_statistics import VectorStatistics
 from .selection import EarlyStopping, view_agreement
 from .sources import PairSource, frozen_features
 from .statistics import EpochStatistics

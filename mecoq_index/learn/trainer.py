@@ -107,16 +107,16 @@ def fit(
         save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
     while not run.is_done:
         try:
-            record = run.train_epoch(on_progress)
+            logged = run.train_epoch(on_progress)
         except TrainingError:
             # Resuming would meet the same numbers again.
             if paths is not None:
                 paths.checkpoint.unlink(missing_ok=True)
             raise
         if held_out is not None:
-            record["view_agreement"] = run.judge(held_out)
-        log.write(record)
-        logger.info("epoch %d: %s", record["epoch"], record)
+            logged["view_agreement"] = run.judge(held_out)
+        log.write(logged)
+        logger.info("epoch %d: %s", logged["epoch"], logged)
         if paths is not None:
             save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
     facts: dict[str, Any] = {"epochs": run.epoch}

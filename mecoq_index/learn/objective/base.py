@@ -38,7 +38,9 @@ class Objective(ABC):
         """Whether `prepare` is to be called with one vector an item."""
         return False
 
-    def prepare(self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer) -> None:
+    def prepare(  # noqa: B027 (most objectives make nothing)
+        self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer
+    ) -> None:
         """Make what is made once, from the features (n, P) as they are before any training."""
 
     def parameters(self) -> list[nn.Parameter]:
@@ -60,7 +62,7 @@ class Objective(ABC):
     ) -> tuple[dict[str, torch.Tensor], Quantized]:
         """The terms of the loss of a batch, ``loss`` among them, and its quantized embeddings."""
 
-    def after_step(self, quantized: Quantized) -> None:
+    def after_step(self, quantized: Quantized) -> None:  # noqa: B027
         """Take in the batch of a step that was made."""
 
     def extra_negatives(self, epoch: int) -> int:
@@ -71,5 +73,5 @@ class Objective(ABC):
         """Everything that a checkpoint needs."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take up the state of `state_dict`."""

@@ -55,9 +55,7 @@ def start_from_components(
         )
     rng = np.random.default_rng([seed, 2])
     mean = x.mean(axis=0, dtype=np.float64)
-    rows = x[
-        rng.permutation(len(x))[: max(_LEAST_SAMPLE, _SAMPLE_PER_CODEWORD * K)]
-    ]
+    rows = x[rng.permutation(len(x))[: max(_LEAST_SAMPLE, _SAMPLE_PER_CODEWORD * K)]]
     centered = rows - mean
     variance, components = np.linalg.eigh(centered.T @ centered / len(rows))
     variance, components = variance[::-1], components[:, ::-1]

@@ -1,0 +1,46 @@
+"""Indexes as arguments of commands: a folder, or an address of an engine that keeps items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._engine_options import declared_options
+from ._options import EXISTING
+
+if TYPE_CHECKING:
+    from ..index.index import Index
+
+
+class _IndexType(click.ParamType):  # type: ignore[type-arg]
+    """An index folder that exists, or an address that an engine accepts."""
+
+    name = "index"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        from ..index.index import is_address
+
+        text = str(value)
+        return text if is_address(text) else str(EXISTING.convert(text, param, ctx))
+
+
+INDEX = _IndexType()
+
+
+def open_index(
+    index: str, options: dict[str, Any], codebooks: Path | None = None
+) -> tuple[Index, dict[str, Any]]:
+    """The index, opened with those options that are for opening, and the other options.
+
+    Raises:
+        MecoqError: If it cannot be opened, or was built with other codebooks.
+    """
+    from ..index.index import open_index
+
+    opening = {name: options[name] for name in declared_options("open") if name in options}
+    rest = {name: value for name, value in options.items() if name not in opening}
+    return open_index(index, codebooks=codebooks, **opening), rest

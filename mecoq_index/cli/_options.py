@@ -1,0 +1,129 @@
+"""What options and arguments several commands share, each in one spelling with one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print results and errors only.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run of this command stopped."
+)
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+codebooks_option = click.option(
+    "--codebooks", type=EXISTING, required=True, help="The codebook file, .pt or .safetensors."
+)
+given_option = click.option(
+    "--given",
+    type=click.Choice(["features", "embeddings"]),
+    help="What vectors are; needed only where features and embeddings have one width.",
+)
+
+
+def positional(name: str, *, old: str, type: Any = EXISTING) -> Callable[[Command], Command]:
+    """An argument that an earlier release took as an option, which stays as a hidden alias.
+
+    Args:
+        name: Name of the argument; the command takes a parameter of this name.
+        old: The option's spelling, for instance ``--input``.
+        type: The click type of the value.
+    """
+    alias = f"old_{name}"
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_alias(*args: Any, **options: Any) -> Any:
+            given = [v for v in (options.pop(name), options.pop(alias)) if v is not None]
+            if len(given) != 1:
+                problem = "is missing" if not given else f"and {old} are the same: give one"
+                raise click.UsageError(f"{name.upper()} {problem}.")
+            return command(*args, **{name: given[0]}, **options)
+
+        wrapped = click.option(old, alias, type=type, hidden=True)(with_alias)
+        return click.argument(name, type=type, required=False, metavar=name.upper())(wrapped)  # type: ignore[return-value]
+
+    return decorate
+
+
+def bundled(name: str, *options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Options that a command takes together, as one dictionary called ``name``.
+
+    Values that were not given are left out of it.
+    """
+
+    def decorate(command: Command) -> Command:
+        probe = lambda: None  # noqa: E731
+        for option in options:
+            option(probe)
+        names = [parameter.name for parameter in probe.__click_params__]  # type: ignore[attr-defined]
+
+        @wraps(command)
+        def with_bundle(*args: Any, **given: Any) -> Any:
+            values = {n: given.pop(n) for n in names if n is not None}
+            kept = {n: v for n, v in values.items() if v not in (None, (), False)}
+            return command(*args, **{name: kept}, **given)
+
+        wrapped: Any = with_bundle
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
+
+
+reading_options = bundled(
+    "reading",
+    click.option(
+        "--vector-column", "--column", help="For tables: the column of vectors.", metavar="NAME"
+    ),
+    click.option("--id-column", help="For tables: the column of ids or names.", metavar="NAME"),
+    click.option(
+        "--columns",
+        callback=_names,
+        help="For tables: columns to keep beside the items, for instance year,label.",
+        metavar="NAMES",
+    ),
+    click.option(
+        "--ids",
+        type=EXISTING,
+        help="What rows are called: .npy of integers, .txt of one name a line, or .parquet. "
+        "[default: their numbers]",
+    ),
+)
+image_options = bundled(
+    "images",
+    click.option(
+        "--backbone",
+        help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE. Needed to "
+        "search with codebooks whose file names a MODULE:ATTRIBUTE.",
+    ),
+    click.option("--device", help="cpu, cuda, ... [default: CUDA where there is one]"),
+    click.option("--workers", type=click.IntRange(min=0), help="Processes that load images."),
+    click.option("--strict", is_flag=True, help="Refuse unreadable images instead of skipping."),
+)
+
+
+def output_options(command: Command) -> Command:
+    """``--json`` and ``--quiet``, which the command takes as one `Output` called ``output``."""
+    from ._output import Output
+
+    @wraps(command)
+    def with_output(*args: Any, as_json: bool, quiet: bool, **options: Any) -> Any:
+        return command(*args, output=Output(as_json=as_json, quiet=quiet), **options)
+
+    return json_option(quiet_option(with_output))  # type: ignore[no-any-return]
