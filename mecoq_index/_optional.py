@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
+from typing import Any
 
 from .errors import MissingDependencyError
 
@@ -42,3 +44,19 @@ def require(
             f"{purpose} needs {exc.name!r}, which is not installed. "
             f"Install it with: pip install {package}" + (f". {otherwise}" if otherwise else "")
         ) from exc
+
+
+@cache
+def import_faiss() -> Any:
+    """The faiss module; installations are inspected once, since every search calls this.
+
+    Raises:
+        MissingDependencyError: If FAISS is not installed, or two builds of it overwrite each other.
+    """
+    if all(installed_version(name) for name in ("faiss-cpu", "faiss-gpu")):
+        raise MissingDependencyError(
+            "faiss-cpu and faiss-gpu are both installed and have overwritten each other's files. "
+            "Keep one: pip uninstall -y faiss-cpu && "
+            "pip install --force-reinstall --no-deps faiss-gpu"
+        )
+    return require("faiss", extra="cpu", purpose="FAISS")

@@ -1,6 +1,6 @@
 """Write learned codebooks into a FAISS index, and keep FAISS from overwriting them.
 
-What FAISS does that a reader would not guess:
+FAISS behaves in ways that a reader would not guess:
 
 - ``train()`` overwrites the codebooks of an IndexPQ whether or not it is trained. A hot start with
   no iterations makes it leave them alone (`protect`). That setting, and the one for spherical
@@ -14,34 +14,17 @@ What FAISS does that a reader would not guess:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._optional import installed_version, require
+from ..._optional import import_faiss
 from ...codebooks import Codebooks
-from ...errors import InvalidInputError, MissingDependencyError
+from ...errors import InvalidInputError
 
 # FAISS encodes by L2, which equals the largest inner product only for unit codewords.
 _UNIT_TOLERANCE = 1e-5
-
-
-@cache
-def import_faiss() -> Any:
-    """The faiss module; what is installed is looked at once, since every search passes here.
-
-    Raises:
-        MissingDependencyError: If FAISS is not installed, or two builds of it overwrite each other.
-    """
-    if all(installed_version(name) for name in ("faiss-cpu", "faiss-gpu")):
-        raise MissingDependencyError(
-            "faiss-cpu and faiss-gpu are both installed and have overwritten each other's files. "
-            "Keep one: pip uninstall -y faiss-cpu && "
-            "pip install --force-reinstall --no-deps faiss-gpu"
-        )
-    return require("faiss", extra="cpu", purpose="the 'faiss' engine")
 
 
 def bits_per_code(codebooks: Codebooks) -> int:
