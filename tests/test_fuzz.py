@@ -261,14 +261,11 @@ def fuzz(path, whole, seed, rounds, make, **options):
     return found, refused
 
 
-@pytest.fixture
-def codebook_file(tmp_path):
-    BOOKS.save(tmp_path / "c.pt")
-    return tmp_path / "c.pt", (tmp_path / "c.pt").read_bytes()
-
-
-def test_damaged_codebook_files_are_refused_or_unharmed(codebook_file):
-    path, whole = codebook_file
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_damaged_codebook_files_are_refused_or_unharmed(tmp_path, suffix):
+    path = tmp_path / f"c{suffix}"
+    BOOKS.save(path)
+    whole = path.read_bytes()
     want = codebooks_content(BOOKS)
     found, refused = fuzz(path, whole, 2, 500, lambda path: codebooks_content(Codebooks.load(path)))
     assert all(content == want for content in found)

@@ -11,6 +11,8 @@ def test_a_missing_package_names_its_extra():
         require("no_such_pkg.sub", extra="cheese", purpose="the moon")
     with pytest.raises(MissingDependencyError, match=r"Install it with: pip install no_such_pkg$"):
         require("no_such_pkg", extra=None, purpose="the moon")
+    with pytest.raises(MissingDependencyError, match=r"'mecoq-index\[cheese\]'\. Or look at it\.$"):
+        require("no_such_pkg", extra="cheese", purpose="the moon", otherwise="Or look at it.")
     assert issubclass(MissingDependencyError, (MecoqError, ImportError))
 
 

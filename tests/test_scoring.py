@@ -131,8 +131,8 @@ def test_empty_and_single_inputs_work(n):
 @pytest.mark.parametrize(
     "bad,message",
     [
-        (np.zeros((2, 8), complex), r"z must be an array of numbers, got complex128"),
-        ([["0.0"] * 8], "z must be an array of numbers, got list of <U3"),
+        (np.zeros((2, 8), complex), r"z must be a float32 array, got complex128"),
+        ([["0.0"] * 8], "z must be a float32 array, got list of <U3"),
         (np.zeros(8, np.float32), r"\(n, 8\), got \(8,\)\. Use z\[None, :\] for a single vector"),
         (np.zeros((2, 9), np.float32), r"z must have shape \(n, 8\), got \(2, 9\)"),
         (

@@ -58,7 +58,7 @@ FORMAT = "mecoq-index bundle"
 FORMAT_VERSION = 3
 METRIC = "AQS: inner product of the block-normalized query with the decoded codes"
 
-_PACKAGES = ("mecoq-index", "numpy", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
+_PACKAGES = ("mecoq-index", "numpy", "safetensors", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
 _MANIFEST, _NAMES, _LOCK = "manifest.json", "names.npz", ".lock"
 _OLD_NAMES = "names.json"  # of version 1: a list, for the ids 0..n-1
 # The files that built-in engines write; the manifest tells those of others.
@@ -266,7 +266,7 @@ def _commit(
         "K": content.codebooks.K,
         "D": content.codebooks.D,
         "fingerprint": content.codebooks.fingerprint,
-        # As JSON gives it back, so that the checksum is of what will be read.
+        # Through JSON, so that the checksum covers what will be read.
         "description": json.loads(json.dumps(dict(content.description))),
         "versions": {name: found for name in _PACKAGES if (found := installed_version(name))},
         "files": files,

@@ -1,9 +1,11 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from mecoq_index.codebooks import Codebooks
+from mecoq_index.codebooks import Backbone, Codebooks
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
 from mecoq_index.index.bundle import Bundle, _checksum
@@ -80,6 +82,8 @@ def test_a_damaged_file_is_refused_by_name(path, name, damage):
         ),
         ({"index_file": ["codes.npz"]}, "is damaged: a part of it is missing"),
         ({"engine": 1}, "is damaged: a part of it is missing"),
+        ({"backbone_file": "backbone.safetensors"}, "is damaged: a part of it is missing"),
+        ({"backbone_file": ["codes.npz"]}, "is damaged: a part of it is missing"),
         ({"index_file": "../secret"}, "is damaged: a part of it is missing"),
         ({"fingerprint": "0"}, "built with other codebooks than the ones inside it"),
     ],
@@ -187,3 +191,59 @@ def test_names_must_be_strings(engine, tmp_path):
     with pytest.raises(InvalidInputError, match="names must be strings, got int"):
         save_bundle(engine, tmp_path / "y.mecoq", names=["a", 3])
     assert not list(tmp_path.iterdir())
+
+
+def with_weights(seed=0):
+    state = {"conv": np.random.default_rng(seed).standard_normal(20_000).astype(np.float32)}
+    return replace(make_codebooks(), backbone=Backbone("module:net", "ab" * 32, {}, state))
+
+
+def test_the_weights_of_a_backbone_are_written_once(tmp_path):
+    path, books = tmp_path / "x.mecoq", with_weights()
+    save_bundle(NumpyEngine.build(books, np.zeros((2, 2), np.uint8)), path)
+    before = (path / "backbone.safetensors").stat()
+    assert before.st_size > 80_000 > 10 * (path / "codebooks.safetensors").stat().st_size
+    for generation in (1, 2):
+        engine, _ = open_bundle(path)
+        engine.add(np.zeros((1, 2), np.uint8))
+        save_bundle(engine, path, overwrite=True)
+        opened = Bundle.open(path)
+        assert sorted(p.name for p in path.iterdir() if p.name != ".lock") == [
+            "backbone.safetensors", f"codebooks-{generation}.safetensors",
+            f"codes-{generation}.npz", "manifest.json",
+        ]  # fmt: skip
+        assert (path / "backbone.safetensors").stat().st_ino == before.st_ino
+        assert (path / "backbone.safetensors").stat().st_mtime_ns == before.st_mtime_ns
+        assert opened.codebooks.backbone.state_sha256 == books.backbone.state_sha256
+    shutil.move(path, tmp_path / "y.mecoq")
+    again = Codebooks.load(tmp_path / "y.mecoq" / "codebooks-2.safetensors")
+    assert again.backbone.state_sha256 == books.backbone.state_sha256
+
+
+@pytest.mark.parametrize("change", ["other", "damaged", "missing", "none"])
+def test_a_file_of_weights_that_is_another_or_damaged_is_not_kept(tmp_path, change):
+    path, books = tmp_path / "x.mecoq", with_weights()
+    save_bundle(NumpyEngine.build(books, np.zeros((2, 2), np.uint8)), path)
+    file = path / "backbone.safetensors"
+    if change == "other":
+        books = with_weights(seed=1)
+    elif change == "damaged":
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    elif change == "missing":
+        file.unlink()
+    else:
+        books = make_codebooks()
+    save_bundle(NumpyEngine.build(books, np.zeros((2, 2), np.uint8)), path, overwrite=True)
+    found = Bundle.open(path).codebooks.backbone
+    assert found is None or found.state_sha256 == books.backbone.state_sha256
+    weights = [p.name for p in path.iterdir() if p.name.startswith("backbone")]
+    assert weights == ([] if change == "none" else ["backbone-1.safetensors"])
+
+
+def test_damaged_weights_are_refused_by_name(tmp_path):
+    path = tmp_path / "x.mecoq"
+    save_bundle(NumpyEngine.build(with_weights(), np.zeros((2, 2), np.uint8)), path)
+    file = path / "backbone.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match=r"backbone\.safetensors is damaged: it differs from"):
+        Bundle.open(path)
