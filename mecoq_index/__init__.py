@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from .engines.faiss.gpu import to_gpu
     from .engines.hits import Hits
     from .engines.registry import available_engines, get_engine
-    from .errors import ArtifactError, InvalidInputError, MecoqError, MissingDependencyError, ServerError, TrainingError
+    from .errors import (
+        ArtifactError,
+        InvalidInputError,
+        MecoqError,
+        MissingDependencyError,
+        ServerError,
+        TrainingError,
+    )
     from .index.index import Index, open_index
     from .index.results import Hit, SearchResults
     from .learn.config import TrainConfig

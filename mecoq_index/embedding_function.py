@@ -1,51 +1,72 @@
-"""MeCoQ as an embedding function, for programs that fill and search Milvus themselves.
+"""MeCoQ as an embedding function, for programs that fill and search a vector store themselves.
 
-The class has the methods that pymilvus-model and LangChain ask of theirs, and needs neither. What
-differs from most embedding functions is that documents and queries are embedded differently:
-documents are quantized, queries are not. The inner product of the two is AQS.
+The class has the methods of LangChain's ``Embeddings`` and of pymilvus-model's
+``BaseEmbeddingFunction``, and needs neither package. Unlike most embedding functions it treats
+documents and queries differently: documents are quantized, queries are not. Their inner product
+is AQS, so a store must search by inner product.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, cast, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Vectors
+from . import sparse_codes
+from ._arrays import Vectors, as_vectors
 from .codebooks import Codebooks, VectorKind
-from .engines.milvus.profiles import get_profile
 from .errors import InvalidInputError
-from .scoring import encode
+from .scoring import block_normalize, decode, encode
 
-Inputs = Vectors | Sequence[Any]
-"""Vectors (n, P) or (n, D), as an array or one by one; or images, as paths or PIL images."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .embed.backbones import BackboneModel
+
+Form = Literal["dense", "sparse"]
+Vector = npt.NDArray[np.float32]  # (D,)
+Encoder = Callable[[list[str]], npt.ArrayLike]
+"""Turns n texts into vectors (n, P) or (n, D)."""
+Input = Union[str, "os.PathLike[str]", "Image", npt.NDArray[Any], Sequence[float]]
+"""A text, an image (its path or a PIL image), or a vector (P,) or (D,)."""
+Inputs = npt.NDArray[Any] | Sequence[Input]
+"""Texts, images, or vectors one by one; or vectors as an array (n, P) or (n, D)."""
+
+Plain = TypeVar("Plain", list[float], dict[int, float])
 
 
-class MeCoQEmbeddingFunction:
-    """Documents as decoded codes, queries as block-normalised embeddings.
+class MeCoQEmbeddingFunction(Generic[Plain]):
+    """Embed documents as decoded codes, and queries as block-normalized embeddings.
 
-    Search by inner product (``IP``). Where a class must be derived from another one, LangChain's
-    ``Embeddings`` or pymilvus-model's ``BaseEmbeddingFunction``, name it second::
+    To derive from a class of another package, name that class second::
 
         class MeCoQEmbeddings(MeCoQEmbeddingFunction, Embeddings): ...
 
+    A string is a text if there is an encoder. Without an encoder it is the path of an image, and is
+    refused if the codebooks cannot embed images. Paths (``os.PathLike``) and PIL images are always
+    images, numbers always vectors.
+
+    Objects can be pickled if their encoder can.
+
     Args:
-        codebooks: The codebooks, or the file that they are in.
-        profile: In which form vectors are stored, see `mecoq_index.engines.milvus.profiles`:
-            ``exact``, ``graph`` and ``compact`` take the same vectors; for ``sparse`` they are
-            dictionaries, and the scores lack `query_offsets`.
-        given: What vectors are, ``features`` or ``embeddings``; told apart by their width if None.
-        device: Where the network for images runs; CUDA where there is one if None.
-        batch_size: Images a forward pass.
-        options: Options of the profile: ``precision="float16"``.
+        codebooks: The codebooks, or the path of their file.
+        encoder: Turns a list of n texts into vectors, an array or lists of shape (n, P) or (n, D),
+            for instance ``SentenceTransformer(...).encode``. It should be the encoder of the
+            vectors that the codebooks were trained on.
+        form: ``dense`` for vectors of width D. ``sparse`` for dictionaries of entries by dimension,
+            whose inner product is AQS minus `query_offsets`; see `mecoq_index.sparse_codes`.
+        given: Whether vectors are ``features`` or ``embeddings``; decided by their width if None.
+        device: Device of the network for images; CUDA if available, else the CPU, if None.
+        batch_size: Images in a forward pass.
 
     Raises:
-        InvalidInputError: If an option is unknown.
+        InvalidInputError: If an option has another value, or the encoder cannot be called.
         ArtifactError: If the file is missing or damaged.
 
     Example:
@@ -57,139 +78,248 @@ class MeCoQEmbeddingFunction:
         [[1.0, 0.0, 0.0, 1.0]]
         >>> embed.embed_query([2.0, 0.0, 0.0, 3.0])
         [1.0, 0.0, 0.0, 1.0]
+        >>> lengths = MeCoQEmbeddingFunction(
+        ...     books, encoder=lambda texts: [[len(text), 1, 1, 2] for text in texts]
+        ... )
+        >>> lengths.embed_documents(["some text"])
+        [[1.0, 0.0, 0.0, 1.0]]
     """
+
+    @overload
+    def __init__(
+        self: MeCoQEmbeddingFunction[list[float]],
+        codebooks: Codebooks | str | Path,
+        *,
+        encoder: Encoder | None = None,
+        form: Literal["dense"] = "dense",
+        given: VectorKind | None = None,
+        device: str | None = None,
+        batch_size: int = 64,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: MeCoQEmbeddingFunction[dict[int, float]],
+        codebooks: Codebooks | str | Path,
+        *,
+        encoder: Encoder | None = None,
+        form: Literal["sparse"],
+        given: VectorKind | None = None,
+        device: str | None = None,
+        batch_size: int = 64,
+    ) -> None: ...
 
     def __init__(
         self,
         codebooks: Codebooks | str | Path,
         *,
-        profile: str = "exact",
+        encoder: Encoder | None = None,
+        form: Form = "dense",
         given: VectorKind | None = None,
         device: str | None = None,
         batch_size: int = 64,
-        **options: Any,
     ) -> None:
         if not isinstance(codebooks, Codebooks):
             codebooks = Codebooks.load(codebooks)
         if given not in (None, *get_args(VectorKind)):
             raise InvalidInputError(f"given must be 'features' or 'embeddings', got {given!r}.")
+        if form not in get_args(Form):
+            raise InvalidInputError(f"form must be 'dense' or 'sparse', got {form!r}.")
+        if encoder is not None and not callable(encoder):
+            raise InvalidInputError(
+                "encoder must be a function that turns a list of texts into vectors (n, P), got "
+                f"{type(encoder).__name__}."
+            )
         self.codebooks = codebooks
-        self.profile = get_profile(profile, codebooks, **options)
+        self.form: Form = form
+        self._encoder = encoder
         self._given: VectorKind | None = given
         self._device, self._batch_size = device, batch_size
-        self._backbone: Any = None
+        self._backbone: BackboneModel | None = None
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_backbone": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.codebooks!r}, form={self.form!r})"
 
     @property
     def model_name(self) -> str:
-        """Which codebooks these are."""
+        """A name made from the fingerprint of the codebooks."""
         return f"mecoq:{self.codebooks.fingerprint[:12]}"
 
     @property
     def dim(self) -> int:
-        """Width of the vectors: D, or for ``sparse`` the M * K entries there can be."""
-        width = self.profile.width
-        return self.codebooks.M * self.codebooks.K if width is None else width
+        """Width of the vectors: D, or M K if ``form`` is ``sparse``."""
+        books = self.codebooks
+        return books.D if self.form == "dense" else books.M * books.K
 
-    def __call__(self, inputs: Inputs) -> list[Any]:
-        """As `encode_documents`, which is what Milvus's own functions do."""
-        return self.encode_documents(inputs)
+    def __call__(self, texts: Inputs) -> list[Vector] | list[dict[int, float]]:
+        """Embed documents, as `encode_documents` does."""
+        return self.encode_documents(texts)
 
-    def encode_documents(self, inputs: Inputs) -> list[Any]:
-        """What to store: decoded vectors (D,), or ``{index: 1.0}`` for ``sparse``.
+    def encode_documents(self, documents: Inputs) -> list[Vector] | list[dict[int, float]]:
+        """Return what to store.
 
-        Raises:
-            InvalidInputError: If inputs are malformed, or an image cannot be read.
-        """
-        return list(self.profile.documents(encode(self._embeddings(inputs), self.codebooks)))
+        Args:
+            documents: n texts, images or vectors.
 
-    def encode_queries(self, inputs: Inputs) -> list[Any]:
-        """What to search with: vectors (D,), or ``{index: value}`` for ``sparse``.
+        Returns:
+            n decoded vectors, float32 (D,); for ``sparse`` n dictionaries ``{dimension: 1.0}``.
 
         Raises:
-            InvalidInputError: If inputs are malformed, or an image cannot be read.
+            InvalidInputError: If the inputs are malformed, an image cannot be read, or the encoder
+                returns something else than n vectors of a known width.
         """
-        return list(self.profile.queries(self._embeddings(inputs)).values)
+        codes = encode(self._embeddings(documents), self.codebooks)
+        if self.form == "sparse":
+            return sparse_codes.one_hot(codes, self.codebooks)
+        return list(decode(codes, self.codebooks))
 
-    def query_offsets(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        """What to add to the scores of each query (nq,) to have AQS; 0 but for ``sparse``.
+    def encode_queries(self, queries: Inputs) -> list[Vector] | list[dict[int, float]]:
+        """Return vectors to search with.
+
+        Args:
+            queries: n texts, images or vectors.
+
+        Returns:
+            n block-normalized vectors, float32 (D,); for ``sparse`` n dictionaries of M K entries.
 
         Raises:
-            InvalidInputError: If inputs are malformed, or an image cannot be read.
+            InvalidInputError: As `encode_documents`.
         """
-        queries = self.profile.queries(self._embeddings(inputs))
-        offsets: npt.NDArray[np.float32] = np.array(
-            np.broadcast_to(queries.offset, (len(queries.values),))
-        )
-        return offsets
+        z = self._embeddings(queries)
+        if self.form == "sparse":
+            return sparse_codes.shifted_tables(z, self.codebooks)[0]
+        return list(block_normalize(z, self.codebooks.M))
 
-    def embed_documents(self, inputs: Inputs) -> list[Any]:
-        """As `encode_documents`, in lists of floats: LangChain's name and form."""
-        return [_plain(value) for value in self.encode_documents(inputs)]
+    def query_offsets(self, queries: Inputs) -> npt.NDArray[np.float32]:
+        """Return what to add to a store's scores of each query to get AQS.
 
-    def embed_query(self, one: Any) -> Any:
-        """As `encode_queries` for one image or vector, in a list of floats."""
-        return _plain(self.encode_queries([one])[0])
+        Args:
+            queries: n texts, images or vectors.
+
+        Returns:
+            float32, shape (n,); zeros if ``form`` is ``dense``.
+
+        Raises:
+            InvalidInputError: As `encode_documents`.
+        """
+        z = self._embeddings(queries)
+        if self.form == "sparse":
+            return sparse_codes.shifted_tables(z, self.codebooks)[1]
+        return np.zeros(len(z), np.float32)
+
+    def embed_documents(self, texts: Inputs) -> list[Plain]:
+        """Return what to store, as lists of Python floats; see `encode_documents`.
+
+        The name and the argument are LangChain's; images and vectors are welcome as well.
+        """
+        return [_plain(value) for value in self.encode_documents(texts)]
+
+    def embed_query(self, text: Input) -> Plain:
+        """Return the vector to search with for one text, image or vector; see `encode_queries`."""
+        return cast(Plain, _plain(self.encode_queries([text])[0]))
+
+    async def aembed_documents(self, texts: Inputs) -> list[Plain]:
+        """Run `embed_documents` in a thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.embed_documents, texts)
+
+    async def aembed_query(self, text: Input) -> Plain:
+        """Run `embed_query` in a thread."""
+        import asyncio
+
+        return await asyncio.to_thread(self.embed_query, text)
+
+    def relevance_score(self, score: float) -> float:
+        """Map AQS, which lies in [-M, M], to [0, 1]: ``(score / M + 1) / 2``.
+
+        LangChain's vector stores take this method as their ``relevance_score_fn``. Values outside
+        [-M, M], to which a store's rounding can lead, are clipped.
+        """
+        return min(1.0, max(0.0, (float(score) / self.codebooks.M + 1) / 2))
 
     def _embeddings(self, inputs: Inputs) -> Vectors:
-        if isinstance(inputs, np.ndarray):
-            return self.codebooks.embed(inputs, given=self._given)
-        if _is_image(inputs) or not isinstance(inputs, Sequence):
+        """Return embeddings (n, D) of texts, images or vectors."""
+        if _is_image(inputs) or not (hasattr(inputs, "__array__") or isinstance(inputs, Sequence)):
             raise InvalidInputError(
-                "inputs must be a list of vectors or of images, or a float32 array, got one "
-                f"{type(inputs).__name__}. Put a single input into a list."
+                "inputs must be a list of texts, images or vectors, or an array of vectors, got "
+                f"one {type(inputs).__name__}. Put a single input into a list."
             )
+        if hasattr(inputs, "__array__"):
+            return self.codebooks.embed(inputs, given=self._given)
         if not len(inputs):
             return np.empty((0, self.codebooks.D), np.float32)
-        images = sum(map(_is_image, inputs))
-        if images == len(inputs):
-            return self._embed_images(inputs)
-        if images:
-            raise InvalidInputError(
-                f"inputs must be all images or all vectors, got {images} images and "
-                f"{len(inputs) - images} others."
-            )
-        return self.codebooks.embed(_stacked(inputs), given=self._given)
+        kinds = [self._kind(one) for one in inputs]
+        if len(found := sorted(set(kinds))) > 1:
+            counts = " and ".join(f"{kinds.count(kind)} {kind}s" for kind in found)
+            raise InvalidInputError(f"inputs must be of one kind, got {counts}.")
+        if found == ["text"]:
+            return self._embed_texts(cast(Sequence[str], inputs))
+        if found == ["image"]:
+            return self._embed_images(cast(Sequence[Input], inputs))
+        return self.codebooks.embed(cast(npt.ArrayLike, inputs), given=self._given)
 
-    def _embed_images(self, images: Sequence[Any]) -> Vectors:
+    def _kind(self, one: object) -> str:
+        """Return ``text``, ``image`` or ``vector``."""
+        if not isinstance(one, str):
+            return "image" if _is_image(one) else "vector"
+        if self._encoder is not None:
+            return "text"
+        if self.codebooks.backbone is None:
+            raise InvalidInputError(
+                "texts need an encoder, but none was given, and these codebooks were learned from "
+                "vectors, so a string is no image either. Pass encoder=, a function that turns a "
+                "list of texts into vectors (n, P)."
+            )
+        return "image"
+
+    def _embed_texts(self, texts: Sequence[str]) -> Vectors:
+        if self._encoder is None:
+            raise InvalidInputError("texts need an encoder.")
+        vectors = as_vectors(self._encoder(list(texts)), name="the encoder's vectors")
+        if len(vectors) != len(texts):
+            raise InvalidInputError(
+                f"the encoder must return one vector for each text, {len(texts)}, got "
+                f"{len(vectors)}."
+            )
+        return self.codebooks.embed(vectors, given=self._given)
+
+    def _embed_images(self, images: Sequence[Input]) -> Vectors:
         from .data.images import ImageList
-        from .embed.backbones import restore_backbone
         from .embed.encoder import embed_images
 
-        record = self.codebooks.backbone
-        if self._backbone is None and record is not None:
-            self._backbone = restore_backbone(record)
         return embed_images(
             ImageList([os.fspath(i) if isinstance(i, os.PathLike) else i for i in images]),
             self.codebooks,
-            backbone=self._backbone,
+            backbone=self._network(),
             device=self._device,
             batch_size=self._batch_size,
-            strict=True,  # a skipped image would move all after it
+            strict=True,  # skipping an image would shift all that follow
         ).z
 
+    def _network(self) -> BackboneModel | None:
+        """Return the network for images, built at the first call; None without one."""
+        from .embed.backbones import restore_backbone
 
-def _is_image(value: Any) -> bool:
-    # Whoever holds a PIL image has loaded PIL.
-    pil = sys.modules.get("PIL.Image")
-    return isinstance(value, (str, os.PathLike)) or (pil and isinstance(value, pil.Image)) or False
+        record = self.codebooks.backbone
+        with self._lock:
+            if self._backbone is None and record is not None:
+                self._backbone = restore_backbone(record)
+        return self._backbone
 
 
-def _stacked(vectors: Sequence[Any]) -> Vectors:
-    """Vectors as one array. Python's floats are rounded to float32; arrays must be of it."""
-    try:
-        with np.errstate(over="ignore"):  # Inf is refused with the other values that are not finite
-            rows = [v if hasattr(v, "dtype") else np.array(v, np.float32) for v in vectors]
-        stacked = np.stack([np.asarray(row) for row in rows])
-    except (TypeError, ValueError) as exc:
-        raise InvalidInputError(
-            f"inputs must be vectors of one width, but they cannot be put into an array: {exc}"
-        ) from exc
-    if stacked.ndim != 2 or stacked.dtype != np.float32:
-        raise InvalidInputError(
-            "inputs must be vectors, each a list of floats or a float32 array (P,) or (D,), got "
-            f"{stacked.dtype} {stacked.shape[1:]}."
-        )
-    return stacked
+def _is_image(value: object) -> bool:
+    """Return whether a value is a path, as a string or ``os.PathLike``, or a PIL image."""
+    pil = sys.modules.get("PIL.Image")  # loaded by anybody who has a PIL image
+    is_pil = pil is not None and isinstance(value, pil.Image)
+    return is_pil or isinstance(value, (str, os.PathLike))
 
 
 def _plain(value: Any) -> Any:

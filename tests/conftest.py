@@ -9,10 +9,12 @@ import uuid
 from importlib.util import find_spec
 
 import pytest
-import torch
 from milvus_server import MilvusServer, MilvusServerError, install, unsupported
 
-torch.set_num_threads(1)
+if find_spec("torch"):
+    import torch
+
+    torch.set_num_threads(1)
 if find_spec("faiss"):
     import faiss
 

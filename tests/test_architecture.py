@@ -22,6 +22,7 @@ LAYERS = [
     },
     {"codebooks", "codebook_file", "backbone", "vector_statistics"},
     {"scoring"},
+    {"sparse_codes"},
     {"data"},
     {"embed", "engines"},
     {"learn", "index"},

@@ -1,5 +1,7 @@
 """The embedding function: its two forms give AQS, and it takes what its users hold."""
 
+import asyncio
+import pickle
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -33,28 +35,19 @@ def inner(query, document):
     return float(query.astype(np.float64) @ document.astype(np.float64))
 
 
-@pytest.mark.parametrize(
-    "profile,options,tolerance",
-    [
-        ("exact", {}, 1e-5),
-        ("exact", {"precision": "float16"}, 5e-3),
-        ("graph", {}, 1e-5),
-        ("compact", {}, 1e-5),
-        ("sparse", {}, 1e-5),
-    ],
-)
+@pytest.mark.parametrize("form", ["dense", "sparse"])
 @pytest.mark.parametrize("M,K,Ds", [(1, 2, 12), (4, 16, 3), (6, 256, 2)])
-def test_inner_products_of_queries_and_documents_are_aqs(profile, options, tolerance, M, K, Ds):
+def test_inner_products_of_queries_and_documents_are_aqs(form, M, K, Ds):
     books = make_codebooks(M, K, Ds)
-    embed = MeCoQEmbeddingFunction(books, profile=profile, **options)
+    embed = MeCoQEmbeddingFunction(books, form=form)
     documents, queries = embed.encode_documents(X), embed.encode_queries(Q)
     found = np.array([[inner(query, document) for document in documents] for query in queries])
     want = scoring.aqs(Q, scoring.encode(X, books), books)
-    np.testing.assert_allclose(found + embed.query_offsets(Q)[:, None], want, atol=tolerance)
-    assert embed.query_offsets(Q).any() == (profile == "sparse")
+    np.testing.assert_allclose(found + embed.query_offsets(Q)[:, None], want, atol=1e-5)
+    assert embed.query_offsets(Q).any() == (form == "sparse")
 
 
-def test_documents_are_decoded_vectors_and_queries_block_normalised_ones():
+def test_documents_are_decoded_vectors_and_queries_block_normalized_ones():
     embed = MeCoQEmbeddingFunction(BOOKS)
     documents, queries = embed.encode_documents(X), embed.encode_queries(Q)
     assert isinstance(documents, list)
@@ -66,7 +59,7 @@ def test_documents_are_decoded_vectors_and_queries_block_normalised_ones():
 
 
 def test_sparse_documents_are_the_places_of_their_codewords():
-    embed = MeCoQEmbeddingFunction(BOOKS, profile="sparse")
+    embed = MeCoQEmbeddingFunction(BOOKS, form="sparse")
     codes = scoring.encode(X, BOOKS)
     want = [{m * 16 + int(code): 1.0 for m, code in enumerate(row)} for row in codes]
     assert embed.encode_documents(X) == want
@@ -76,8 +69,8 @@ def test_sparse_documents_are_the_places_of_their_codewords():
     assert embed.dim == 64
 
 
-@pytest.mark.parametrize("profile", ["exact", "sparse"])
-def test_it_derives_from_the_classes_of_langchain_and_pymilvus_model(profile):
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_it_derives_from_the_classes_of_langchain_and_pymilvus_model(form):
     class Embeddings(ABC):  # as in langchain_core.embeddings
         @abstractmethod
         def embed_documents(self, texts): ...
@@ -97,9 +90,9 @@ def test_it_derives_from_the_classes_of_langchain_and_pymilvus_model(profile):
     class Both(MeCoQEmbeddingFunction, Embeddings, BaseEmbeddingFunction):
         pass
 
-    embed = Both(BOOKS, profile=profile)
+    embed = Both(BOOKS, form=form)
     documents, query = embed.embed_documents(X.tolist()), embed.embed_query(Q[0].tolist())
-    if profile == "exact":
+    if form == "dense":
         assert {type(row) for row in (*documents, query)} == {list}
         assert {type(value) for row in (*documents, query) for value in row} == {float}
         np.testing.assert_array_equal(documents, embed.encode_documents(X))
@@ -110,11 +103,15 @@ def test_it_derives_from_the_classes_of_langchain_and_pymilvus_model(profile):
     assert embed.model_name == f"mecoq:{BOOKS.fingerprint[:12]}"
 
 
-@pytest.mark.parametrize("form", [list, tuple, np.ndarray.tolist], ids=["list", "tuple", "floats"])
-def test_vectors_one_by_one_are_as_vectors_in_an_array(form):
+@pytest.mark.parametrize(
+    "given_as",
+    [list, tuple, np.ndarray.tolist, np.float64, lambda x: [row.astype(np.float64) for row in x]],
+    ids=["list", "tuple", "floats", "float64", "list of float64"],
+)
+def test_vectors_one_by_one_and_of_other_dtypes_are_as_a_float32_array(given_as):
     embed = MeCoQEmbeddingFunction(BOOKS)
-    np.testing.assert_array_equal(embed.encode_documents(form(X)), embed.encode_documents(X))
-    np.testing.assert_array_equal(embed.encode_queries(form(Q)), embed.encode_queries(Q))
+    np.testing.assert_array_equal(embed.encode_documents(given_as(X)), embed.encode_documents(X))
+    np.testing.assert_array_equal(embed.encode_queries(given_as(Q)), embed.encode_queries(Q))
     np.testing.assert_array_equal(embed.embed_query(Q[3]), embed.encode_queries(Q)[3])
 
 
@@ -139,18 +136,21 @@ def test_features_are_projected_and_embeddings_are_not():
 
 def test_codebooks_come_from_a_file_too(tmp_path):
     BOOKS.save(tmp_path / "c.pt")
-    embed = MeCoQEmbeddingFunction(tmp_path / "c.pt", profile="sparse")
-    assert embed(X) == MeCoQEmbeddingFunction(BOOKS, profile="sparse")(X)
+    embed = MeCoQEmbeddingFunction(tmp_path / "c.pt", form="sparse")
+    assert embed(X) == MeCoQEmbeddingFunction(BOOKS, form="sparse")(X)
     with pytest.raises(ArtifactError, match="none does not exist"):
         MeCoQEmbeddingFunction(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("empty", [[], (), X[:0]], ids=["list", "tuple", "array"])
-@pytest.mark.parametrize("profile", ["exact", "sparse"])
-def test_nothing_gives_nothing(profile, empty):
-    embed = MeCoQEmbeddingFunction(BOOKS, profile=profile)
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_nothing_gives_nothing(form, empty):
+    embed = MeCoQEmbeddingFunction(BOOKS, form=form)
     assert embed.encode_documents(empty) == embed.encode_queries(empty) == []
     assert embed.query_offsets(empty).shape == (0,)
+
+
+NO_ENCODER = "texts need an encoder, but none was given, and these codebooks were learned from vec"
 
 
 @pytest.mark.parametrize(
@@ -159,16 +159,16 @@ def test_nothing_gives_nothing(profile, empty):
         ("cat.jpg", r"must be a list of .*, got one str\. Put a single input into a list"),
         (Path("cat.jpg"), "got one PosixPath|got one WindowsPath"),
         (3, "got one int"),
-        ([1.0] * 12, r"must be vectors, each a list of floats .* got float32 \(\)"),
-        ([[1.0] * 12, [1.0] * 11], "of one width, but they cannot be put into an array"),
-        ([["a"] * 12], "cannot be put into an array: could not convert string to float"),
-        ([np.zeros(12)], r"or a float32 array \(P,\) or \(D,\), got float64 \(12,\)"),
-        (["cat.jpg", X[0]], "all images or all vectors, got 1 images and 1 others"),
+        ([1.0] * 12, r"must have shape \(n, 12\), got \(12,\)"),
+        ([[1.0] * 12, [1.0] * 11], "that NumPy cannot turn into one"),
+        ([["a"] * 12], "must be an array of numbers, got list of <U1"),
+        (["a text"], NO_ENCODER),
+        ([Path("cat.jpg"), X[0]], r"must be of one kind, got 1 images and 1 vectors\."),
         (X[0], r"must have shape \(n, 12\), got \(12,\)"),
         (X[:, :11], r"must have shape \(n, 12\), got \(30, 11\)"),
         ([[1e300] * 12], "must be finite, but 1 of 1 rows"),
         ([np.full(12, np.nan, np.float32)], "must be finite, but 1 of 1 rows"),
-        (["cat.jpg"], "codebooks were learned from vectors, so they cannot embed images"),
+        ([Path("cat.jpg")], "codebooks were learned from vectors, so they cannot embed images"),
     ],
 )
 def test_bad_inputs_are_refused_in_one_sentence(bad, message):
@@ -182,12 +182,75 @@ def test_bad_inputs_are_refused_in_one_sentence(bad, message):
 def test_bad_options_are_refused():
     with pytest.raises(InvalidInputError, match="given must be 'features' or 'embeddings', got 'x"):
         MeCoQEmbeddingFunction(BOOKS, given="x")
-    with pytest.raises(
-        InvalidInputError, match=r"profile must be one of .*'sparse'.* got 'hamming'"
-    ):
-        MeCoQEmbeddingFunction(BOOKS, profile="hamming")
-    with pytest.raises(InvalidInputError, match=r"'sparse' does not take the options \['precision"):
-        MeCoQEmbeddingFunction(BOOKS, profile="sparse", precision="float16")
+    with pytest.raises(InvalidInputError, match="form must be 'dense' or 'sparse', got 'exact'"):
+        MeCoQEmbeddingFunction(BOOKS, form="exact")
+    with pytest.raises(InvalidInputError, match=r"encoder must be a function that .*, got ndarray"):
+        MeCoQEmbeddingFunction(BOOKS, encoder=X)
+
+
+def letters(texts):
+    """Count letters: vectors (n, 12), of float64."""
+    return np.array([[text.count(letter) for letter in "etaoinshrdlu"] for text in texts]) + 0.5
+
+
+TEXTS = ["the first of the texts", "a second one", "and another", "photo.jpg"]
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_strings_are_texts_where_there_is_an_encoder(form):
+    texts, plain = (MeCoQEmbeddingFunction(BOOKS, encoder=e, form=form) for e in (letters, None))
+    assert texts.embed_documents(TEXTS) == plain.embed_documents(letters(TEXTS))
+    assert texts.embed_query(TEXTS[3]) == plain.embed_query(letters(TEXTS)[3])
+    np.testing.assert_array_equal(texts.query_offsets(TEXTS), plain.query_offsets(letters(TEXTS)))
+    assert texts.embed_documents(X) == plain.embed_documents(X)
+
+
+def test_texts_become_features_where_there_is_a_projection():
+    books = make_codebooks(P=3)
+    embed = MeCoQEmbeddingFunction(books, encoder=lambda texts: letters(texts)[:, :3].tolist())
+    z = books.project(letters(TEXTS)[:, :3])
+    np.testing.assert_array_equal(embed.encode_queries(TEXTS), scoring.block_normalize(z, 4))
+
+
+@pytest.mark.parametrize(
+    "encoder,message",
+    [
+        (lambda texts: letters(texts)[:2], "must return one vector for each text, 4, got 2"),
+        (lambda texts: letters(texts)[0], r"the encoder's vectors must have shape \(n, D\), got"),
+        (lambda texts: texts, "the encoder's vectors must be an array of numbers, got list of <U"),
+        (lambda texts: letters(texts)[:, :5], r"must have shape \(n, 12\), got \(4, 5\)"),
+    ],
+)
+def test_an_encoder_that_gives_something_else_is_refused(encoder, message):
+    with pytest.raises(InvalidInputError, match=message):
+        MeCoQEmbeddingFunction(BOOKS, encoder=encoder).embed_documents(TEXTS)
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_the_asynchronous_methods_give_the_same(form):
+    embed = MeCoQEmbeddingFunction(BOOKS, encoder=letters, form=form)
+
+    async def both():
+        return await embed.aembed_documents(TEXTS), await embed.aembed_query(TEXTS[0])
+
+    assert asyncio.run(both()) == (embed.embed_documents(TEXTS), embed.embed_query(TEXTS[0]))
+
+
+def test_relevance_grows_with_aqs_from_0_to_1():
+    embed = MeCoQEmbeddingFunction(BOOKS)
+    assert [embed.relevance_score(score) for score in (-4, 0, 3, 4)] == [0, 0.5, 0.875, 1]
+    assert [embed.relevance_score(np.float32(score)) for score in (-4.001, 4.001)] == [0, 1]
+    opposite = -scoring.decode(scoring.encode(X, BOOKS), BOOKS)
+    least = [float(q @ d) for q, d in zip(opposite, embed.encode_documents(X), strict=True)]
+    assert {round(embed.relevance_score(score), 6) for score in least} == {0}
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_it_can_be_pickled(form):
+    embed = MeCoQEmbeddingFunction(BOOKS, encoder=len, form=form, given="embeddings")
+    again = pickle.loads(pickle.dumps(embed))
+    assert again.embed_documents(X) == embed.embed_documents(X)
+    assert (again.dim, again.model_name, repr(again)) == (embed.dim, embed.model_name, repr(embed))
 
 
 @pytest.fixture
@@ -246,6 +309,21 @@ def test_the_network_is_made_once(photos, monkeypatch):
     embed.embed_query(paths[0])
     embed.embed_documents(paths)
     assert len(made) == 1
+    again = pickle.loads(pickle.dumps(embed))
+    assert again.embed_query(paths[0]) == embed.embed_query(paths[0])
+    assert len(made) == 2  # a network is not pickled
+
+
+def test_a_string_is_a_text_and_a_path_an_image_where_codebooks_embed_both(photos):
+    books, paths, z = photos
+    embed = MeCoQEmbeddingFunction(books, encoder=lambda texts: np.ones((len(texts), books.P)))
+    np.testing.assert_allclose(
+        embed.encode_queries(paths[:2]), scoring.block_normalize(z[:2], 2), atol=1e-6
+    )
+    text = scoring.block_normalize(books.project(np.ones((1, books.P))), 2)
+    np.testing.assert_array_equal(embed.encode_queries([str(paths[0])]), text)
+    with pytest.raises(InvalidInputError, match="must be of one kind, got 1 images and 1 texts"):
+        embed.encode_queries([paths[0], str(paths[1])])
 
 
 def test_an_unreadable_image_is_named_and_none_is_skipped(photos):

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["faiss", "milvus", "npy"]),
+    type=click.Choice(["faiss", "milvus", "npy", "safetensors", "pt"]),
     required=True,
     help="faiss: a file for faiss.read_index. milvus: a folder of parquet files for its bulk "
-    "import. npy: the codewords (M, K, Ds).",
+    "import. npy: the codewords (M, K, Ds). safetensors, pt: the codebooks with all they know.",
 )
 @click.option("--out", type=PATH, required=True, help="The file, or folder, to write.")
 @click.option("--factory", help="With --codebooks: layout of the empty index. [default: MeCoQ]")
 @click.option(
     "--takes",
     type=click.Choice(["features", "embeddings"]),
-    help="For faiss: what will go in. [default: features where there is a projection]",
+    help="For faiss: what will go in. [default: features if the projection is linear]",
 )
 @click.option(
     "--profile",
@@ -49,17 +49,19 @@ def export(
     profile: str | None,
     overwrite: bool,
 ) -> None:
-    """Hand INDEX, or codebooks, over to programs that do not use this package.
+    """Write INDEX, or codebooks, for programs that do not use this package.
 
-    A FAISS file takes vectors as they come and scores raw AQS, without normalising queries; a note
-    beside it, a .json, says so and what goes in. A folder for Milvus holds rows of id, vector and,
-    where items have names, name; its schema.json says how to make the collection and to import.
+    For faiss, an index that takes vectors as they are and scores raw AQS: it does not normalize
+    queries. Beside it lie a note (.json), the names of items by id (.names.json) and, if
+    embeddings go in, the projection that makes them from features, for NumPy (.projection.npz).
+    A folder for Milvus holds rows of id, vector and name; its schema.json says how to make the
+    collection and to import.
 
     \b
     Example:
         mecoq-index export photos.mecoq --to faiss --out photos.faiss
         mecoq-index export --codebooks c.pt --to faiss --factory IVF1024,MeCoQ8x8 --out empty.faiss
-        mecoq-index export --codebooks c.pt --to npy --out codewords.npy
+        mecoq-index export --codebooks c.pt --to safetensors --out c.safetensors
         mecoq-index export photos.mecoq --to milvus --profile sparse --out rows
     """
     if (index is None) == (codebooks is None):
@@ -76,23 +78,29 @@ def export(
     if target == "milvus" and index is not None:
         _export_rows(index, out, profile or "exact", overwrite)
         return
-    if target == "npy":
-        _export_codewords(index, codebooks, out)
+    if target != "faiss":
+        _export_codebooks(index, codebooks, out, target)
         return
-    _export_faiss(index, codebooks, out, factory, takes)
+    _export_faiss(index, codebooks, out, factory, takes, overwrite)
 
 
-def _export_codewords(index: Path | None, codebooks: Path | None, out: Path) -> None:
+def _export_codebooks(index: Path | None, codebooks: Path | None, out: Path, target: str) -> None:
     import numpy as np
 
     from .._files import atomic_file
     from ..codebooks import Codebooks
     from ..index.bundle import Bundle
 
+    if out.suffix != f".{target}":
+        raise InvalidInputError(f"--out must end in .{target} for --to {target}, got {out.name}.")
     books = Codebooks.load(codebooks) if codebooks else Bundle.open(index or "").codebooks
+    if target != "npy":
+        books.save(out)
+        say(f"wrote {out}: {books}")
+        return
     with atomic_file(out) as partial, partial.open("wb") as stream:
         np.save(stream, books.codewords)
-    say(f"wrote {out}: codewords of shape {books.codewords.shape}")
+    say(f"wrote {out}: codewords of shape {books.codewords.shape}, without the projection")
 
 
 def _export_rows(index: Path, out: Path, profile: str, overwrite: bool) -> None:
@@ -112,6 +120,7 @@ def _export_faiss(
     out: Path,
     factory: str | None,
     takes: VectorKind | None,
+    overwrite: bool,
 ) -> None:
     from ..codebooks import Codebooks
     from ..engines.faiss.engine import FaissEngine
@@ -119,13 +128,27 @@ def _export_faiss(
 
     if index is None:
         books = Codebooks.load(codebooks or "")
-        note = export_index(out, books, factory=factory, takes=takes)
+        note = export_index(out, books, factory=factory, takes=takes, overwrite=overwrite)
     else:
         engine, bundle = open_index(index)
         if not isinstance(engine, FaissEngine):
             raise InvalidInputError(
-                f"only indexes of faiss are exported to it, but {index} is of {bundle.engine}. "
-                "Build it with --engine faiss."
+                f"only an index of engine faiss can be exported to FAISS, but {index} is of "
+                f"{bundle.engine}. Build it with --engine faiss."
             )
-        note = export_index(out, bundle.codebooks, engine=engine, takes=takes)
-    say(f"wrote {out}: takes {note['takes']}; {note['metric']}")
+        note = export_index(
+            out,
+            bundle.codebooks,
+            engine=engine,
+            takes=takes,
+            names=bundle.names,
+            overwrite=overwrite,
+        )
+    say(f"wrote {out}: {note['items']} items; takes {note['takes']}; {note['metric']}")
+    if note["names"]:
+        say(f"wrote {out.with_name(note['names'])}: names by id")
+    if note["projection"]:
+        say(
+            f"wrote {out.with_name(note['projection'])}: the projection, which FAISS cannot apply; "
+            "apply it to features with NumPy (docs/faiss.md) before they go in"
+        )

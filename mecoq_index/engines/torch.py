@@ -20,8 +20,8 @@ from ..codebooks import Codebooks
 from ..scoring import block_normalize
 from .arrays import ArrayBuilder, ArrayEngine, CodeArray
 from .base import Option
-from .torch_options import OPTIONS
 from .hits import Hits
+from .torch_options import OPTIONS
 
 require("torch", extra="train", purpose="the 'torch' engine")
 import torch  # noqa: E402

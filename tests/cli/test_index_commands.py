@@ -134,18 +134,35 @@ def test_an_exported_index_takes_features_without_this_package(work):
     np.testing.assert_allclose(np.take_along_axis(true, ids, axis=1), scores, atol=1e-4)
 
 
-def test_codebooks_are_exported_as_an_empty_index_and_as_an_array(work):
+def test_an_index_is_exported_with_a_projection_that_is_not_linear_and_with_names(work):
+    make_codebooks(layers=2).save("c.pt")
+    build("x.mecoq", "--ids", "names.txt")
+    said = run("export", "x.mecoq", "--to", "faiss", "--out", "x.faiss").stderr
+    assert "wrote x.faiss: 300 items; takes embeddings, float32 (n, 16); raw AQS" in said
+    assert "wrote x.faiss.names.json: names by id" in said
+    assert "wrote x.faiss.projection.npz: the projection, which FAISS cannot apply" in said
+    assert json.loads((work / "x.faiss.names.json").read_text())["299"] == "item 299"
+    refused("export", "x.mecoq", "--to", "faiss", "--out", "x.faiss", saying="x.faiss exists alrea")
+    run("export", "x.mecoq", "--to", "faiss", "--out", "x.faiss", "--overwrite")
+
+
+def test_codebooks_are_exported_as_an_empty_index_and_as_files(work):
+    books = Codebooks.load("c.pt")
     run("export", "--codebooks", "c.pt", "--to", "npy", "--out", "c.npy")
-    np.testing.assert_array_equal(np.load("c.npy"), Codebooks.load("c.pt").codewords)
+    np.testing.assert_array_equal(np.load("c.npy"), books.codewords)
+    build("x.mecoq", "--engine", "numpy")
+    for source, target in ((("--codebooks", "c.pt"), "safetensors"), (("x.mecoq",), "pt")):
+        said = run("export", *source, "--to", target, "--out", f"d.{target}").stderr
+        assert f"wrote d.{target}: Codebooks(M=4, K=16, Ds=4, P=10, " in said
+        assert Codebooks.load(f"d.{target}").fingerprint == books.fingerprint
     run("export", "--codebooks", "c.pt", "--to", "faiss", "--factory", "MeCoQ4x4fs", "--takes",
         "embeddings", "--out", "e.faiss")  # fmt: skip
     assert faiss.read_index("e.faiss").d == 16
     refused("export", "--to", "npy", "--out", "d.npy", saying="one of the two", code=2)
     refused("export", "--codebooks", "c.pt", "--to", "npy", "--out", "c.npy", saying="exists")
-    make_codebooks(layers=2).save("mlp.pt")
     refused(
-        "export", "--codebooks", "mlp.pt", "--to", "faiss", "--out", "m.faiss",
-        saying="2 layers with ReLU between them, so features cannot go in",
+        "export", "--codebooks", "c.pt", "--to", "npy", "--out", "c.txt",
+        saying="--out must end in .npy for --to npy, got c.txt",
     )  # fmt: skip
 
 

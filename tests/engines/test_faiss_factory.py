@@ -1,3 +1,7 @@
+import io
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -6,6 +10,7 @@ from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.factory import index_factory, read_index, spec_of
+from mecoq_index.engines.faiss.gpu import gpu_twin
 from mecoq_index.engines.faiss.grammar import lists_for, parse
 from mecoq_index.engines.faiss.inject import holds, inject, layers_of, stored_codewords
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError
@@ -13,10 +18,10 @@ from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependen
 faiss = pytest.importorskip("faiss")
 
 
-def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=()):
+def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=(), normalize=False):
     c = np.random.default_rng(seed).standard_normal((M, K, Ds))
     c /= np.linalg.norm(c, axis=-1, keepdims=True)
-    return Codebooks(c.astype(np.float32), projection=projection)
+    return Codebooks(c.astype(np.float32), projection=projection, normalize=normalize)
 
 
 ACCEPTED = [
@@ -114,6 +119,82 @@ def test_files_that_hold_no_learned_index_are_refused(tmp_path):
             read_index(tmp_path / name)
     with pytest.raises(ArtifactError, match="none does not exist"):
         read_index(tmp_path / "none")
+
+
+@pytest.mark.parametrize("string", ["MeCoQ", "IVF8,MeCoQ", "IVF8,MeCoQ4x4fs"])
+def test_an_index_is_read_from_a_path_an_open_file_a_reader_and_mapped(string, tmp_path):
+    books = make_codebooks()
+    x = np.random.default_rng(1).standard_normal((300, books.D), dtype=np.float32)
+    index = index_factory(books.D, string, books)
+    index.train(x)
+    index.add(x)
+    path = tmp_path / "index"
+    faiss.write_index(index, str(path))
+    want = index.search(x[:3], 5)
+    with path.open("rb") as file:
+        read = [
+            read_index(path),
+            read_index(str(path), faiss.IO_FLAG_MMAP_IFC),
+            read_index(path, io_flags=faiss.IO_FLAG_MMAP),
+            read_index(file),
+            read_index(io.BytesIO(path.read_bytes())),
+            read_index(faiss.FileIOReader(str(path))),
+        ]
+    for again in read:
+        for got, expected in zip(again.search(x[:3], 5), want, strict=True):
+            np.testing.assert_array_equal(got, expected)
+        assert layers_of(again).pq_holders[0].pq.cp.niter == 0  # protected from train()
+    with pytest.raises(ArtifactError, match="the file is no FAISS index"):
+        read_index(io.BytesIO(path.read_bytes()[:100]))
+    with pytest.raises(InvalidInputError, match=r"open binary file or a .*, got bytes"):
+        read_index(path.read_bytes())
+
+
+SEARCHES = """
+import sys
+import numpy as np
+import faiss
+if sys.argv[1] == "patched":
+    import faiss.contrib.torch_utils
+    assert faiss.Index.search.__name__ == "torch_replacement_search"
+from mecoq_index import Codebooks
+from mecoq_index.engines.faiss.coarse import centroids_of
+from mecoq_index.engines.faiss.engine import FaissEngine
+from mecoq_index.engines.faiss.gpu import gpu_twin
+
+rng = np.random.default_rng(0)
+c = rng.standard_normal((4, 16, 4)).astype(np.float32)
+books = Codebooks(c / np.linalg.norm(c, axis=2, keepdims=True))
+codes = rng.integers(16, size=(300, 4)).astype(np.uint8)
+q = np.append(rng.standard_normal((3, 16)), np.zeros((1, 16)), axis=0).astype(np.float32)
+found = []
+for factory in ("MeCoQ", "IVF8,MeCoQ", "IVF8(IVF3,Flat),MeCoQ4x4fs,IDMap2", "HNSW8,MeCoQ",
+                "MeCoQ4x4fs,Refine(MeCoQ)", "MeCoQ4x4fs,IDMap2"):
+    engine = FaissEngine.build(books, codes, factory=factory)
+    found += engine.search(q, 5)
+    found += engine.search(q, 5, allowed=np.arange(50))
+    if "IVF" in factory:
+        found += engine.search(q, 5, nprobe=3)
+        found += [centroids_of(engine.layers.core)]
+        engine.remove(np.arange(3)) if "fs" not in factory else None
+    if factory == "IVF8,MeCoQ":
+        found += vars(engine.range_search(q, 1.5)).values()
+        found += gpu_twin(engine.index).search(q, 5)
+    if "fs" in factory and "Refine" not in factory and "IVF" not in factory:
+        found += engine.search(q, 5, k_factor=4)
+assert all(type(array) is np.ndarray for array in found)
+np.savez(sys.argv[2], *found)
+"""
+
+
+def test_everything_is_found_after_faiss_was_patched_for_torch(tmp_path):
+    pytest.importorskip("torch")
+    for how in ("plain", "patched"):
+        subprocess.run([sys.executable, "-c", SEARCHES, how, tmp_path / f"{how}.npz"], check=True)
+    with np.load(tmp_path / "plain.npz") as plain, np.load(tmp_path / "patched.npz") as patched:
+        assert len(plain.files) == len(patched.files) > 20
+        for name in plain.files:
+            np.testing.assert_array_equal(plain[name], patched[name])
 
 
 def test_the_guard_is_what_protects():
@@ -329,10 +410,54 @@ def test_the_width_must_be_that_of_embeddings():
         match=r"D=16, got 40\. That is the width of features: .* 'Projection,MeCoQ4x4'\.",
     ):
         index_factory(40, "MeCoQ", books)
-    with pytest.raises(InvalidInputError, match=r"P=40, behind 'Projection', got 16\."):
+    with pytest.raises(InvalidInputError, match=r"P=40, with 'Projection', got 16\."):
         index_factory(16, "Projection,MeCoQ", books)
     with pytest.raises(InvalidInputError, match=r"D=16, got 17\.$"):
         index_factory(17, "MeCoQ", books)
+
+
+def test_a_width_may_be_any_integer_and_nothing_else():
+    books = make_codebooks()
+    for d in (np.int64(16), np.uint8(16)):
+        assert index_factory(d, "MeCoQ", books).d == 16
+    for d in (16.0, "16", True, None):
+        with pytest.raises(InvalidInputError, match=r"must be an integer, got .* D=16\."):
+            index_factory(d, "MeCoQ", books)
+
+
+def test_the_metric_may_be_named_if_it_is_that_of_the_index():
+    books = make_codebooks()
+    inner, l2 = faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
+    assert index_factory(16, "IVF8,MeCoQ", books, inner).metric_type == inner
+    assert index_factory(16, "MeCoQ4x4fs", books, metric=np.int32(inner)).metric_type == inner
+    assert index_factory(16, "HNSW8,MeCoQ", books, l2).metric_type == l2
+    for metric, name in ((l2, "METRIC_L2"), (faiss.METRIC_L1, "METRIC_L1"), ("IP", "'IP'")):
+        with pytest.raises(
+            InvalidInputError,
+            match=rf"must be faiss\.METRIC_INNER_PRODUCT for 'MeCoQ4x4', got {name}: learned codes",
+        ):
+            index_factory(16, "MeCoQ", books, metric)
+    with pytest.raises(InvalidInputError, match=r"METRIC_L2 for 'HNSW8.* got METRIC_INNER_PR"):
+        index_factory(16, "HNSW8,MeCoQ", books, inner)
+
+
+@pytest.mark.parametrize("string", ["Projection,MeCoQ,IDMap2", "Projection,IVF8,MeCoQ"])
+def test_features_are_divided_by_their_lengths_where_the_codebooks_want_it(string, tmp_path):
+    books = make_codebooks(projection=[layer()], normalize=True)
+    index = index_factory(20, string, books)
+    x = np.random.default_rng(1).standard_normal((300, 20), dtype=np.float32) * 7
+    x[5] = 0
+    index.train(x)
+    index.add_with_ids(x, np.arange(300))
+    faiss.write_index(index, str(tmp_path / "index"))
+    index = read_index(tmp_path / "index")
+    look_everywhere(index)
+    z = books.project(x)
+    true = z[:9] @ scoring.decode(scoring.encode(z, books), books).T
+    scores, ids = index.search(x[:9], 5)
+    np.testing.assert_allclose(scores, -np.sort(-true, axis=1)[:, :5], atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(true, ids, axis=1), scores, atol=1e-4)
+    np.testing.assert_allclose(gpu_twin(index).search(x[:9], 5)[0], scores, atol=1e-4)
 
 
 def test_codebooks_of_another_shape_are_never_copied_in():

@@ -305,8 +305,10 @@ def untrained_projection():
     return chain
 
 
-def normalised_index():
-    return faiss.IndexPreTransform(faiss.NormalizationTransform(12), pq_index())
+def centered_index():
+    center = faiss.CenteringTransform(12)
+    center.train(np.ones((3, 12), np.float32))
+    return faiss.IndexPreTransform(center, pq_index())
 
 
 REFUSED = [
@@ -342,8 +344,8 @@ REFUSED = [
         r"pair its 4-bit codes to bytes, got M=3\. Train with an even",
     ),
     (unreadable_index, r"which FAISS cannot read out of IndexIDMap\. Build 'IVF8,MeCoQ'"),
-    (untrained_projection, r"must be a trained linear transform, got LinearTransform\. Apply"),
-    (normalised_index, r"must be a trained linear transform, got NormalizationTransform\. Apply"),
+    (untrained_projection, r"or a trained linear map, got LinearTransform\. Apply"),
+    (centered_index, r"or a trained linear map, got CenteringTransform\. Apply"),
 ]
 
 

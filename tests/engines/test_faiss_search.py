@@ -743,20 +743,6 @@ def test_an_empty_layout_is_exported_for_features(factory, tmp_path):
     assert note["factory"].startswith("Projection,")
 
 
-def test_a_projection_that_is_not_linear_can_be_left_out_but_not_folded_in(tmp_path):
-    books = make_codebooks(projection=[layer(24, 20), layer(16, 24)])
-    message = (
-        r"^FAISS's transforms are linear, but the projection has 2 layers with ReLU between them, "
-        r"so features cannot go in\. Export for embeddings and pass codebooks\.project\(x\), or "
-        r"train with --set projection=linear\.$"
-    )
-    for takes in ("features", None):
-        with pytest.raises(InvalidInputError, match=message):
-            export_index(tmp_path / "x", books, takes=takes)
-    assert list(tmp_path.iterdir()) == []
-    assert export_index(tmp_path / "x", books, takes="embeddings")["takes"].endswith("(n, 16)")
-
-
 def test_an_export_of_something_else_is_refused(tmp_path):
     with pytest.raises(
         InvalidInputError, match="takes must be 'features' or 'embeddings', got 'x'"

@@ -19,6 +19,7 @@ from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
+from .calls import reconstruct_n
 from .inject import layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
@@ -168,8 +169,7 @@ def centroids_of(core: Any) -> Vectors:
     if hasattr(quantizer, "make_direct_map"):
         quantizer = faiss.clone_index(quantizer)  # a direct map would be written to files
         quantizer.make_direct_map()
-    found: Vectors = quantizer.reconstruct_n(0, core.nlist)
-    return found
+    return reconstruct_n(quantizer, 0, core.nlist)
 
 
 def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:

@@ -1,51 +1,62 @@
 """Make FAISS indexes that hold learned codebooks, and read them back.
 
-FAISS's own parser cannot be extended from Python, so a factory string (see `grammar`) is
-translated, the index built by FAISS, and the codebooks written into it.
+FAISS's own parser cannot be extended from Python. A factory string (see `grammar`) is therefore
+translated, FAISS builds the index, and the codebooks are written into it.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
 
 from ..._files import check_readable
 from ..._optional import import_faiss
-from ...codebooks import Codebooks, Layer
+from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from .grammar import FactorySpec, parse
 from .inject import bits_per_code, inject, layers_of, protect
 
-_K_FACTOR = 10.0  # FAISS's default of 1 re-ranks nothing but what it returns anyway
+if TYPE_CHECKING:
+    from faiss import Index, IOReader
+
+_K_FACTOR = 10.0  # with FAISS's default of 1, only the results themselves are ranked again
 EF_SEARCH = 64  # FAISS's default of 16 finds too little among so many equal codes
 
 
-def index_factory(d: int, string: str, codebooks: Codebooks | str | Path) -> Any:
-    """A plain ``faiss.Index`` that holds learned codebooks and ranks by AQS.
+def index_factory(
+    d: int, string: str, codebooks: Codebooks | str | Path, metric: int | None = None
+) -> Index:
+    """Make a plain ``faiss.Index`` that holds learned codebooks and ranks by AQS.
 
-    Takes the place of ``faiss.index_factory(d, string, faiss.METRIC_INNER_PRODUCT)``. An index
-    without IVF is ready for ``add``; ``train`` on it changes nothing. An IVF index wants ``train``,
-    which fits its coarse quantizer by spherical k-means and leaves the codebooks alone.
+    Replaces ``faiss.index_factory(d, string, faiss.METRIC_INNER_PRODUCT)``. An index without IVF
+    is ready for ``add``; ``train`` changes nothing. An IVF index must be trained: ``train`` fits
+    its coarse quantizer by spherical k-means and leaves the codebooks alone.
 
-    FAISS itself does not divide vectors by the length of their subvectors: pass
-    ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. Raw embeddings in a
-    flat index give the same codes and the "raw" AQS of the official code; in an IVF index their
-    lists find less. `mecoq_index.engines.faiss.coarse` makes the best lists, from codes.
+    FAISS does not divide vectors by the length of their subvectors: pass
+    ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. With raw embeddings
+    a flat index makes the same codes and ranks by the "raw" AQS of the official code, but an IVF
+    index finds less. `mecoq_index.engines.faiss.coarse` makes the best lists, from codes.
 
-    FAISS's HNSW over product quantizers ranks by L2 only. For block-normalised vectors that is the
-    same ranking: a squared distance is 2 M - 2 AQS.
+    FAISS's HNSW over product quantizers ranks by L2 only. For block-normalized vectors the ranking
+    is the same: a squared distance is 2 M - 2 AQS.
 
     Args:
-        d: Width of the vectors that go in: of embeddings, D, or with ``Projection`` of features, P.
+        d: Width of the vectors that go in: D for embeddings, P for features with ``Projection``.
         string: For instance ``MeCoQ8x8``, ``IVF1024,MeCoQ8x8``, ``MeCoQ16x4fs,IDMap2``; see
             `mecoq_index.engines.faiss.grammar`.
         codebooks: The codebooks, or the path of their file.
+        metric: The metric of the index, which may be left out: ``faiss.METRIC_INNER_PRODUCT``, or
+            ``faiss.METRIC_L2`` for HNSW. Others are refused.
 
     Returns:
         A ``faiss.Index`` with METRIC_INNER_PRODUCT; METRIC_L2 for HNSW.
 
     Raises:
-        InvalidInputError: If the string cannot be read or does not fit, or d is not the width.
+        InvalidInputError: If the string cannot be read or does not fit, d is not the width, or
+            metric is not that of the index.
         ArtifactError: If the codebook file cannot be read.
         MissingDependencyError: If FAISS is not installed.
     """
@@ -53,19 +64,26 @@ def index_factory(d: int, string: str, codebooks: Codebooks | str | Path) -> Any
         codebooks = Codebooks.load(codebooks)
     spec = parse(string, codebooks)
     _check_width(d, spec, codebooks)
-    return make_index(spec, codebooks)
+    _check_metric(metric, spec)
+    index: Index = make_index(spec, codebooks)
+    return index
 
 
 def _check_width(d: int, spec: FactorySpec, codebooks: Codebooks) -> None:
+    if isinstance(d, bool) or not isinstance(d, (int, np.integer)):
+        raise InvalidInputError(
+            f"d, the width of vectors, must be an integer, got {d!r}. The width of these "
+            f"codebooks' embeddings is D={codebooks.D}."
+        )
     if spec.projection and d != codebooks.P:
         raise InvalidInputError(
-            f"d must be the width of features, P={codebooks.P}, behind 'Projection', got {d}."
+            f"d must be the width of features, P={codebooks.P}, with 'Projection', got {d}."
         )
     if not spec.projection and d != codebooks.D:
         hint = ""
         if d == codebooks.P:
             hint = (
-                " That is the width of features: embed them first, with codebooks.project(x), or "
+                " That is the width of features: embed them first, with codebooks.embed(x), or "
                 f"put a linear projection into the index: 'Projection,{spec}'."
             )
         raise InvalidInputError(
@@ -73,14 +91,32 @@ def _check_width(d: int, spec: FactorySpec, codebooks: Codebooks) -> None:
         )
 
 
+def _check_metric(metric: int | None, spec: FactorySpec) -> None:
+    faiss = import_faiss()
+    wanted = "METRIC_L2" if spec.graph else "METRIC_INNER_PRODUCT"
+    if metric is None or metric == getattr(faiss, wanted):
+        return
+    names = {getattr(faiss, name): name for name in dir(faiss) if name.startswith("METRIC_")}
+    got = names.get(metric, repr(metric)) if isinstance(metric, int) else repr(metric)
+    reason = (
+        "FAISS's graphs over product quantizers rank by L2 only; for block-normalized vectors a "
+        "distance is 2 M - 2 AQS"
+        if spec.graph
+        else "learned codes rank by AQS, which is an inner product"
+    )
+    raise InvalidInputError(
+        f"metric must be faiss.{wanted} for {str(spec)!r}, got {got}: {reason}. Leave metric out."
+    )
+
+
 def make_index(spec: FactorySpec, codebooks: Codebooks) -> Any:
-    """The index that a factory string means."""
+    """Return a new, empty index as described by ``spec``."""
     faiss = import_faiss()
     metric = faiss.METRIC_L2 if spec.graph else faiss.METRIC_INNER_PRODUCT
     inner = spec.faiss_string.removesuffix(f",{spec.id_map}") if spec.projection else None
     index = faiss.index_factory(codebooks.D, inner or spec.faiss_string, metric)
     if spec.projection:
-        index = _behind_projection(index, codebooks.projection[0])
+        index = _with_projection(index, codebooks)
         if spec.id_map:
             index = _owning(getattr(faiss, f"Index{spec.id_map}")(index), index)
     inject(index, codebooks)
@@ -94,19 +130,28 @@ def make_index(spec: FactorySpec, codebooks: Codebooks) -> Any:
     return index
 
 
-def _behind_projection(index: Any, layer: Layer) -> Any:
-    """The index with a learned affine map in front, which FAISS applies to all that goes in."""
+def _with_projection(index: Any, codebooks: Codebooks) -> Any:
+    """Put the learned affine map before an index; FAISS applies it to all vectors that go in.
+
+    Features are divided by their lengths first if the codebooks say so.
+    """
     faiss = import_faiss()
+    layer = codebooks.projection[0]
     width, features = layer.weight.shape
     transform = faiss.LinearTransform(features, width, True)
     faiss.copy_array_to_vector(layer.weight.ravel(), transform.A)
     faiss.copy_array_to_vector(layer.bias.ravel(), transform.b)
     transform.is_trained = True
-    return _owning(faiss.IndexPreTransform(transform, index), index, transform)
+    chain = _owning(faiss.IndexPreTransform(transform, index), index, transform)
+    if codebooks.normalize:
+        unit = faiss.NormalizationTransform(features, 2.0)
+        chain.prepend_transform(unit)
+        _owning(chain, unit)
+    return chain
 
 
 def _owning(wrapper: Any, *parts: Any) -> Any:
-    """Give the wrapper, in C++, the parts that it was made of in Python."""
+    """Hand the parts of a wrapper, made in Python, over to the wrapper in C++; return it."""
     wrapper.own_fields = True
     for part in parts:
         part.this.disown()
@@ -114,7 +159,7 @@ def _owning(wrapper: Any, *parts: Any) -> Any:
 
 
 def _search_coarse_quantizer_well(quantizer: Any) -> None:
-    """Look for lists widely: a list that is not found hides all its items.
+    """Search for lists widely: a list that is not found hides all its items.
 
     FAISS's defaults are 16 candidates in a graph and a single list of lists.
     """
@@ -125,7 +170,7 @@ def _search_coarse_quantizer_well(quantizer: Any) -> None:
 
 
 def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
-    """What a FAISS index is made of.
+    """Return the structure of a FAISS index.
 
     Raises:
         InvalidInputError: If there is no product quantizer at its core.
@@ -156,27 +201,42 @@ def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
     )
 
 
-def read_index(path: str | Path) -> Any:
-    """Read an index of `index_factory` from a file, with its codebooks safe from ``train()`` again.
+def read_index(file: str | os.PathLike[str] | BinaryIO | IOReader, io_flags: int = 0) -> Index:
+    """Read an index of `index_factory`, and protect its codebooks from ``train()`` again.
 
-    ``faiss.read_index`` reads it just as well, but forgets what protects the codebooks: there,
-    ``train()`` on a file that was read replaces them.
+    ``faiss.read_index`` reads the same files, but what protects the codebooks is not stored:
+    there, ``train()`` replaces the codebooks of an index that was read.
 
     Args:
-        path: A file that ``faiss.write_index`` wrote.
+        file: What ``faiss.write_index`` wrote: a path, an open binary file, or a
+            ``faiss.IOReader``.
+        io_flags: FAISS's flags for reading, for instance ``faiss.IO_FLAG_MMAP_IFC`` to map the
+            file into memory.
 
     Returns:
         The ``faiss.Index``.
 
     Raises:
         ArtifactError: If the file is missing, damaged, or holds no product quantizer.
+        InvalidInputError: If ``file`` is of another type.
         MissingDependencyError: If FAISS is not installed.
     """
     faiss = import_faiss()
-    path = check_readable(Path(path))
+    if isinstance(file, (str, os.PathLike)):
+        source: Any = str(check_readable(Path(file)))
+        name = source
+    elif isinstance(file, faiss.IOReader):
+        source, name = file, "the reader"
+    elif callable(read := getattr(file, "read", None)):
+        source, name = faiss.PyCallbackIOReader(read), str(getattr(file, "name", "the file"))
+    else:
+        raise InvalidInputError(
+            "file must be a path, an open binary file or a faiss.IOReader, got "
+            f"{type(file).__name__}."
+        )
     try:
-        index = faiss.read_index(str(path))
+        index: Index = faiss.read_index(source, io_flags)
         protect(index)
     except (RuntimeError, InvalidInputError) as exc:
-        raise ArtifactError(f"{path} is no FAISS index with a product quantizer.") from exc
+        raise ArtifactError(f"{name} is no FAISS index with a product quantizer.") from exc
     return index

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from ..._arrays import Codes, Ids
 from ..._optional import import_faiss
 from ...errors import InvalidInputError, MissingDependencyError
+from .calls import reconstruct_n
 from .inject import stored_codewords
 
 # What the centroids of an IVF index are multiplied by in its twin.
@@ -320,7 +321,7 @@ def _centroids(leaf: Any) -> npt.NDArray[np.float32]:
     try:
         if not isinstance(quantizer, faiss.IndexIVF):  # which would want a direct map
             quantizer.reconstruct(0)  # fails where reconstruct_n would end the process
-        centroids: npt.NDArray[np.float32] = quantizer.reconstruct_n(0, leaf.nlist)
+        centroids = reconstruct_n(quantizer, 0, leaf.nlist)
     except RuntimeError as exc:
         raise InvalidInputError(
             f"a GPU needs the centroids of the lists, which FAISS cannot read out of {kind}. {flat}"
@@ -369,12 +370,15 @@ def _eight_bit(codewords: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _copy_transform(transform: Any) -> Any:
-    """The same matrix and bias; subclasses of LinearTransform apply theirs alike."""
+    """Return a copy of a trained linear transform, or of one that divides vectors by lengths."""
     faiss = import_faiss()
+    if isinstance(transform, faiss.NormalizationTransform):
+        return faiss.NormalizationTransform(transform.d_in, transform.norm)
     if not isinstance(transform, faiss.LinearTransform) or not transform.is_trained:
         raise InvalidInputError(
-            "what stands in front of the index must be a trained linear transform, got "
-            f"{type(transform).__name__}. Apply it to the queries yourself, and pass the rest."
+            "a transform before the index must be a normalization or a trained linear map, got "
+            f"{type(transform).__name__}. Apply it to the queries yourself, and pass the index "
+            "without it."
         )
     copy = faiss.LinearTransform(transform.d_in, transform.d_out, transform.have_bias)
     faiss.copy_array_to_vector(faiss.vector_to_array(transform.A), copy.A)

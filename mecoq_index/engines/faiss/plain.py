@@ -1,16 +1,32 @@
-"""Hand an index over to plain FAISS: a file that takes raw vectors, with no Python of ours.
+"""Export an index to plain FAISS: files that FAISS, NumPy and JSON read without this package.
 
-Such an index cannot divide vectors by the length of their subvectors, so it scores "raw" AQS: the
-inner product of the decoded item with the query as it comes. That is what the official code ranks
-by. A note beside the file says so.
+=====================  =======================================================================
+``OUT``                for ``faiss.read_index``
+``OUT.json``           a note: what goes in, how it is scored, the digest of ``OUT``
+``OUT.names.json``     names by id, if items have names
+``OUT.projection.npz`` what turns features into embeddings, if the index takes embeddings and the
+                       codebooks have a projection
+=====================  =======================================================================
+
+A projection file holds ``format``, ``version``, ``fingerprint``, ``M``, ``normalize`` (whether
+features are divided by their lengths first), ``layers``, and for each layer i the arrays
+``weight{i}`` (out, in) and ``bias{i}`` (out,), float32, applied as ``x @ weight.T + bias`` with
+ReLU between layers. docs/faiss.md has a reader of ten lines.
+
+Such an index cannot divide vectors by the length of their subvectors. It scores "raw" AQS, the
+inner product of the query as it comes with the decoded item, as the official code does. Queries
+that are block-normalized first, with M, are scored by AQS.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from ..._files import atomic_file, sha256_file
 from ..._optional import import_faiss
@@ -25,9 +41,19 @@ from .items import Adder, batches
 
 METRIC = (
     "raw AQS: inner product of the query with the decoded codes; subvectors of the query are not "
-    "normalised"
+    "normalized"
 )
 GRAPH_METRIC = "squared L2 distance between the query and the decoded codes; smaller is better"
+PROJECTION_FORMAT = "mecoq-index projection"
+
+_NOTE, _NAMES, _PROJECTION = ".json", ".names.json", ".projection.npz"
+_NAMES_AT_ONCE = 1 << 16
+
+
+class Names(Sized, Protocol):
+    """Names by id; of length 0 for items without names."""
+
+    def __getitem__(self, id: int, /) -> str: ...
 
 
 def export_index(
@@ -37,23 +63,30 @@ def export_index(
     factory: str | None = None,
     engine: FaissEngine | None = None,
     takes: VectorKind | None = None,
+    names: Names | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write ``out`` for ``faiss.read_index``, and ``out`` + ``.json``, which says what it does.
+    """Write ``out`` for ``faiss.read_index``, and the files beside it that this module describes.
 
     Args:
-        out: The file to write.
+        out: The file to write. The others have its name with a suffix appended.
         codebooks: The codebooks.
-        factory: Layout of an empty index; IVF then still wants ``train``.
-        engine: Instead: an engine whose items are to be in the index.
+        factory: Layout of an empty index; with IVF it must still be trained.
+        engine: Instead of ``factory``: an engine whose items go into the index.
         takes: What will be added and searched with: ``features`` (n, P) or ``embeddings`` (n, D).
-            Features if None and the codebooks have a projection.
+            If None, features for a projection that FAISS can apply, which is a linear one;
+            embeddings otherwise.
+        names: Names of the engine's items by id.
+        overwrite: Whether to replace an older export: its files that this one does not write are
+            removed.
 
     Returns:
-        What the note beside the file says.
+        The content of the note.
 
     Raises:
-        InvalidInputError: If features are to go in and the projection is not linear, or FAISS
-            cannot represent the layout, or a layout is given beside an engine, which has its own.
+        InvalidInputError: If features are to go in and the projection is not linear, FAISS cannot
+            represent the layout, a layout is given in addition to an engine, which has its own, or
+            one of the files exists and ``overwrite`` is False.
     """
     if takes not in (None, "features", "embeddings"):
         raise InvalidInputError(f"takes must be 'features' or 'embeddings', got {takes!r}.")
@@ -62,41 +95,103 @@ def export_index(
             f"factory is for an empty index, but an engine of {engine.spec} is given. "
             "Leave one of them out."
         )
-    takes = takes or ("features" if codebooks.projection else "embeddings")
+    out = Path(out)
+    _check_files(out, overwrite)
+    takes = takes or ("features" if len(codebooks.projection) == 1 else "embeddings")
     spec = engine.spec if engine is not None else parse(factory or "MeCoQ", codebooks)
-    spec = _placed_behind(spec, codebooks, takes)
+    spec = _with_projection(spec, codebooks, takes)
     index = make_index(spec, codebooks)
     if engine is not None:
         _fill(index, engine)
-    out = Path(out)
+    has_names = False
+    if engine is not None and names is not None and len(names):
+        _write_names(_beside(out, _NAMES), names, engine.ids().tolist())
+        has_names = True
+    embeds = takes == "embeddings" and bool(codebooks.projection or codebooks.normalize)
+    if embeds:
+        write_projection(_beside(out, _PROJECTION), codebooks)
     with atomic_file(out) as partial:
         import_faiss().write_index(index, str(partial))
-        note = {
-            "format": "mecoq-index FAISS export",
-            "factory": str(spec),
-            "faiss": spec.faiss_string,
-            "items": int(index.ntotal),
-            "trained": bool(index.is_trained),
-            "takes": f"{takes}, float32 (n, {index.d})",
-            "metric": GRAPH_METRIC if spec.graph else METRIC,
-            "fingerprint": codebooks.fingerprint,
-            "sha256": sha256_file(partial),
-            "train": "after read_index, train() would overwrite the codebooks: call "
-            "mecoq_index.read_index instead to train",
-        }
-    with atomic_file(out.with_name(out.name + ".json")) as partial:
+        digest = sha256_file(partial)
+    note = {
+        "format": "mecoq-index FAISS export",
+        "factory": str(spec),
+        "faiss": spec.faiss_string,
+        "items": int(index.ntotal),
+        "trained": bool(index.is_trained),
+        "takes": f"{takes}, float32 (n, {index.d})",
+        "metric": GRAPH_METRIC if spec.graph else METRIC,
+        "M": codebooks.M,
+        "fingerprint": codebooks.fingerprint,
+        "sha256": digest,
+        "names": _beside(out, _NAMES).name if has_names else None,
+        "projection": _beside(out, _PROJECTION).name if embeds else None,
+        "train": "after faiss.read_index, train() would overwrite the codebooks: to train, read "
+        "the file with mecoq_index.read_index instead",
+    }
+    with atomic_file(_beside(out, _NOTE)) as partial:
         partial.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    for suffix, written in ((_NAMES, has_names), (_PROJECTION, embeds)):
+        if not written:
+            _beside(out, suffix).unlink(missing_ok=True)
     return note
 
 
-def _placed_behind(spec: FactorySpec, codebooks: Codebooks, takes: VectorKind) -> FactorySpec:
+def write_projection(path: str | Path, codebooks: Codebooks) -> None:
+    """Write what turns features into embeddings as an ``.npz`` file, described above.
+
+    Raises:
+        InvalidInputError: If the folder does not exist.
+    """
+    arrays: dict[str, Any] = {
+        "format": PROJECTION_FORMAT,
+        "version": 1,
+        "fingerprint": codebooks.fingerprint,
+        "M": codebooks.M,
+        "normalize": codebooks.normalize,
+        "layers": len(codebooks.projection),
+    }
+    for i, layer in enumerate(codebooks.projection):
+        arrays |= {f"weight{i}": layer.weight, f"bias{i}": layer.bias}
+    # Given a path instead of a stream, NumPy would append a suffix to it.
+    with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
+
+
+def _check_files(out: Path, overwrite: bool) -> None:
+    """Refuse files that exist, before the first of them is written."""
+    for path in (out, *(_beside(out, suffix) for suffix in (_NOTE, _NAMES, _PROJECTION))):
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder, but a file is to be written there.")
+        if path.exists() and not overwrite:
+            raise InvalidInputError(
+                f"{path} exists already. Choose another name, or allow overwriting."
+            )
+
+
+def _write_names(path: Path, names: Names, ids: list[int]) -> None:
+    """Write a JSON object of names by id, an entry a line."""
+    with atomic_file(path) as partial, partial.open("w", encoding="ascii") as stream:
+        for at in range(0, len(ids), _NAMES_AT_ONCE):
+            part = {str(i): names[i] for i in ids[at : at + _NAMES_AT_ONCE]}
+            stream.write(",\n" if at else "{\n")
+            stream.write(json.dumps(part, indent=0)[2:-2])
+        stream.write("\n}\n" if ids else "{}\n")
+
+
+def _with_projection(spec: FactorySpec, codebooks: Codebooks, takes: VectorKind) -> FactorySpec:
+    """Put the projection into the layout if features go in."""
     if takes == "embeddings" or not codebooks.projection:
         return replace(spec, projection=False)
     if len(codebooks.projection) > 1:
         raise InvalidInputError(
             f"FAISS's transforms are linear, but the projection has {len(codebooks.projection)} "
-            "layers with ReLU between them, so features cannot go in. Export for embeddings and "
-            "pass codebooks.project(x), or train with --set projection=linear."
+            "layers with ReLU between them, so features cannot go in. Export for embeddings, with "
+            "the projection in a file beside the index, or train with --set projection=linear."
         )
     return replace(spec, projection=True)
 

@@ -28,6 +28,7 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
+from .calls import range_search, search
 from .grammar import FactorySpec
 from .inject import Layers
 from .items import codes_at, ids_in, ids_of_rows, item_ids, locate, plain_index
@@ -71,7 +72,7 @@ class Searcher:
             hits = self._search_and_rerank(queries, k, k_factor)
         else:
             parameters = self._parameters(k, nprobe, k_factor, ef_search, allowed)
-            scores, ids = self._index.search(queries, k, params=parameters)
+            scores, ids = search(self._index, queries, k, parameters)
             hits = Hits(self._as_aqs(queries, scores) if self._spec.graph else scores, ids)
         if hits.ids.item(hits.ids.argmin()) < 0:  # a third of the time of (ids < 0).any()
             hits.scores[hits.ids < 0] = -np.inf  # FAISS pads with the lowest float
@@ -226,8 +227,7 @@ class Searcher:
             return np.zeros((len(queries), 1), np.int64)
         core, nprobe = self._layers.core, int(nprobe or self._layers.core.nprobe)
         upper = self._upper_parameters(nprobe) if self._spec.coarse.startswith("IVF") else None
-        lists: Ids = core.quantizer.search(queries, nprobe, params=upper)[1]
-        return lists
+        return search(core.quantizer, queries, nprobe, upper)[1]
 
     def _find_lost(
         self, hits: Hits, queries: Vectors, nprobe: int | None, allowed: Ids | None
@@ -301,10 +301,8 @@ class Searcher:
         query, ids, scores = searched[:0], np.empty(0, np.int64), np.empty(0, np.float32)
         if len(searched):
             parameters = self._parameters(1, nprobe, None, None, allowed)
-            limits, scores, ids = self._index.range_search(
-                queries[searched], border, params=parameters
-            )
-            query = np.repeat(searched, np.diff(limits.astype(np.int64)))
+            limits, scores, ids = range_search(self._index, queries[searched], border, parameters)
+            query = np.repeat(searched, limits[1:] - limits[:-1])
         for row, lists in zip(whole, self._lists_of(queries[whole], nprobe), strict=True):
             row_ids, row_scores = self._scores_in(lists[lists >= 0], queries[row], allowed)
             above = row_scores > border

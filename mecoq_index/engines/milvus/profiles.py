@@ -28,18 +28,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ... import sparse_codes
 from ..._arrays import Codes, Scores, Vectors, check_codes, check_vectors
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from ...scoring import block_normalize, decode, encode, lookup_tables
+from ...scoring import block_normalize, decode, encode
 from .connection import Server
 from .profile import Profile, Queries, Values
 
 Precision = Literal["float32", "float16"]
-
-# An entry of a sparse query must be above 0, or it is dropped, and with it every item that has
-# nothing else in common with the query.
-_LEAST_ENTRY = 1 / 64
 
 
 class _Learned(Profile):
@@ -244,35 +241,20 @@ class Sparse(_Learned):
 
     def documents(self, codes: Codes) -> Values:
         """``{m * K + code: 1.0}`` a row."""
-        places = codes.astype(np.int64) + np.arange(self.codebooks.M) * self.codebooks.K
-        return [dict.fromkeys(row, 1.0) for row in places.tolist()]
+        return sparse_codes.one_hot(codes, self.codebooks)
 
     def queries(self, q: Vectors) -> Queries:
         """Shifted lookup tables, as dictionaries with M K entries."""
-        tables = lookup_tables(check_vectors(q, self.codebooks.D, name="z"), self.codebooks)
-        shift = tables.min(axis=2, keepdims=True) - np.float32(_LEAST_ENTRY)
-        flat = (tables - shift).reshape(len(tables), self.codebooks.M * self.codebooks.K)
-        values = [dict(enumerate(row)) for row in flat.tolist()]
-        return Queries(values, shift.sum(axis=(1, 2), dtype=np.float32))
+        q = check_vectors(q, self.codebooks.D, name="z")
+        return Queries(*sparse_codes.shifted_tables(q, self.codebooks))
 
     def codes(self, values: Values) -> Codes:
         """The entries' places."""
-        places = np.array([sorted(row) for row in values], np.int64)
-        places = places.reshape(-1, self.codebooks.M)
-        return (places - np.arange(self.codebooks.M) * self.codebooks.K).astype(np.uint8)
+        return sparse_codes.codes_of(values, self.codebooks)
 
     def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
         """Whether there is one entry of 1 a codebook."""
-        first = [m * self.codebooks.K for m in range(self.codebooks.M)]
-        fits = [
-            len(row) == len(first)
-            and set(row.values()) == {1.0}
-            and all(
-                m <= at < m + self.codebooks.K for at, m in zip(sorted(row), first, strict=True)
-            )
-            for row in values
-        ]
-        return np.array(fits, np.bool_)
+        return sparse_codes.are_one_hot(values, self.codebooks)
 
 
 class Faiss(_Decoded):
