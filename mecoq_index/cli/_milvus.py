@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ServerError
 from ._shared import (
     EXISTING,
     Source,
@@ -27,7 +25,6 @@ from ._shared import (
 if TYPE_CHECKING:
     from ..codebooks import Codebooks
     from ..engines.base import Engine
-    from ..engines.milvus.verification import Verification
     from ..index.bundle import Bundle
 
 uri_option = click.option(
@@ -42,23 +39,6 @@ token_option = click.option(
 )
 collection_option = click.option("--collection", help="For milvus: the collection's name.")
 
-_LOGGERS = ("pymilvus", "pymilvus.milvus_client", "milvus_lite")
-
-
-def quiet_pymilvus() -> None:
-    """Keep pymilvus from printing errors, with tracebacks, that a command tells by a sentence.
-
-    It sets the levels of its loggers when it is imported, so they are changed after that.
-
-    Raises:
-        MissingDependencyError: If pymilvus is not installed.
-    """
-    from ..engines.milvus.connection import import_pymilvus
-
-    import_pymilvus()
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
 
 class _IndexType(click.ParamType):  # type: ignore[type-arg]
     """An index folder, as a path, or the address of a Milvus, as a string."""
@@ -68,7 +48,7 @@ class _IndexType(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
-        from ..engines.milvus.connection import is_file
+        from ..engines.milvus.address import is_file
 
         text = str(value)
         if "://" in text or (is_file(text) and not Path(text, "manifest.json").exists()):
@@ -85,7 +65,6 @@ def open_index(path: Path, token: str | None = None) -> tuple[Engine, Bundle]:
     from ..index.stored import open_bundle
 
     if Bundle.read_manifest(path)["engine"] == "milvus":
-        quiet_pymilvus()
         return open_bundle(path, token=token)
     if token is not None:
         raise click.UsageError(f"--token is for milvus, but {path} needs none.")
@@ -112,13 +91,13 @@ class Target:
         """What `MilvusEngine.build` takes of them."""
         if self.collection is None:
             raise click.UsageError("the milvus engine needs --collection, a name.")
-        options = {"precision": self.precision, "nbits": self.nbits}
         return {
             "collection": self.collection,
             "uri": self.uri,
             "token": self.token,
             "profile": self.profile or "exact",
-            "profile_options": {name: v for name, v in options.items() if v is not None},
+            "precision": self.precision,
+            "nbits": self.nbits,
         }
 
 
@@ -179,42 +158,30 @@ def build_in_milvus(
         MecoqError: If it cannot be filled, or what Milvus then returns is not what it should.
     """
     from ..engines.milvus.engine import MilvusEngine
-    from ..engines.milvus.export import NAME
+    from ..engines.milvus.schema import NAME
     from ..index.names import Names
     from ..index.stored import check_place, save_bundle
 
     arguments: dict[str, Any] = {**target.arguments(), "resume": resume, "overwrite": overwrite}
-    quiet_pymilvus()
     if out is not None:
         check_place(out, overwrite=overwrite)
-    MilvusEngine.check_build(codebooks, **arguments)
+    MilvusEngine.builder(codebooks, 1, **arguments)
     with _chunks(source, out, resume) as store:
         codes, ids = source.load(codebooks, store)
-        columns = {}
+        columns: dict[str, Any] = {}
         if isinstance(ids, list):
             Names.from_strings(ids)  # refuses equal names
             ids, columns = None, {NAME: ids}
-        verified: list[Verification] = []
-
-        def check(new: MilvusEngine) -> None:
-            found = new.verify(expected_rows=len(codes))
-            verified.append(replace(found, collection=arguments["collection"]))
-            if not verified[-1].ok:
-                raise ServerError(
-                    f"{verified[-1]} It does not take its name; start again by --overwrite."
-                )
-
         with progress("loading") as update:
             engine = MilvusEngine.build(
                 codebooks,
                 codes,
                 ids,
                 columns=columns,
-                check=check,
                 on_progress=lambda text, done, total: update(done, total, text),
                 **arguments,
             )
-        found = verified[-1] if verified else engine.verify(expected_rows=len(codes))
+    found = engine.verification or engine.verify()
     say(str(found))
     if out is not None:
         save_bundle(engine, out, overwrite=overwrite)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import InvalidInputError
-from ._milvus import INDEX, collection_option, open_index, quiet_pymilvus, token_option
+from ._milvus import INDEX, collection_option, open_index, token_option
 from ._shared import EXISTING, device_option, given_option, json_option, load_inputs, print_json
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def _open(
         )
     from ..engines.milvus.engine import MilvusEngine
 
-    quiet_pymilvus()
-    attached = MilvusEngine.attach(books, collection, uri=index, token=token)
+    attached = MilvusEngine.attach(books, index, collection=collection, token=token)
     return attached, Names.from_strings([])
 
 
@@ -122,9 +121,9 @@ def _name_field(engine: Engine) -> dict[str, Any]:
     if engine.name != "milvus":
         return {}
     from ..engines.milvus.engine import MilvusEngine
-    from ..engines.milvus.export import NAME
+    from ..engines.milvus.schema import NAME
 
-    has_names = isinstance(engine, MilvusEngine) and NAME in engine.collection.columns()
+    has_names = isinstance(engine, MilvusEngine) and NAME in engine.columns()
     return {"output_fields": [NAME]} if has_names else {}
 
 
