@@ -8,7 +8,7 @@ part of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -21,6 +21,7 @@ from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
 from ..baselines.quantization import OPQ, PQ, ExactCosine
 from ..codebooks import Codebooks, VectorKind
 from ..data.datasets import Dataset
+from ..engines.abilities import Benchable, BitsStore, BitsVariant, Variant
 from ..engines.base import Engine
 from ..engines.hits import Hits
 from ..engines.registry import get_engine
@@ -35,11 +36,9 @@ from .metrics import (
     recall_at,
     relevance,
 )
-from .milvus import MilvusPlace
 
 BASELINES = {method.name: method for method in (LSH, PCASign, PCARotation, ITQ, PQ, OPQ)}
 
-_HAMMING = f"{ITQ.name} (milvus, hamming)"
 _SINGLE_QUERIES = 200
 _BATCH_QUERIES = 1000
 
@@ -99,7 +98,6 @@ class _Searcher(Protocol):
     def bytes_per_vector(self) -> float: ...
 
 
-_Learned = Callable[[Codebooks, Codes], AbstractContextManager[Engine]]
 _Store = Callable[[Any, Vectors], AbstractContextManager[_Searcher]]
 
 
@@ -110,14 +108,14 @@ def run_bench(
     engine: str = "faiss",
     factories: Sequence[str] = ("MeCoQ",),
     baselines: Sequence[str] = tuple(BASELINES),
-    milvus: MilvusPlace | None = None,
+    options: Mapping[str, Any] | None = None,
     given: VectorKind | None = None,
     settings: BenchSettings | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> list[Record]:
     """Measure learned codebooks in an engine, baselines at equal bits, and exact floats.
 
-    In Milvus, bits of ITQ are measured too, on the same server, where it can hold them.
+    An engine that can hold packed bits is measured with those of ITQ as well.
 
     Args:
         dataset: Features of the width that the codebooks' projection takes, or embeddings (n, D).
@@ -125,7 +123,7 @@ def run_bench(
         engine: Name of the engine that searches by them.
         factories: Factory strings for the ``faiss`` engine; other engines have one layout.
         baselines: Names out of `BASELINES`; all of them are searched in this process.
-        milvus: For the engine ``milvus``: where, and which profiles.
+        options: Of the engine's stage ``bench``, by name.
         given: Whether the data set holds features or embeddings; told by the width if None.
         settings: What is measured.
         on_method: Called with each method's name before it runs.
@@ -135,29 +133,24 @@ def run_bench(
 
     Raises:
         InvalidInputError: If names are unknown, or data set and codebooks do not fit together, or
-            Milvus cannot hold a profile.
-        ServerError: If Milvus is out of reach, refuses, or fails.
+            the engine cannot hold the codes.
+        ServerError: If a server is out of reach, refuses, or fails.
     """
     settings = settings or BenchSettings()
     if unknown := sorted(set(baselines) - BASELINES.keys()):
         raise InvalidInputError(f"unknown baselines {unknown}; choose from {sorted(BASELINES)}.")
-    if engine == "milvus":
-        if milvus is None:
-            raise InvalidInputError(
-                "the milvus engine needs a place; pass milvus=MilvusPlace(...)."
-            )
-        milvus.check(codebooks)
+    variants = engine_variants(engine, codebooks, factories, options, settings.seed)
     dataset = dataset.shuffled(settings.seed)
     bench = _Bench(dataset, codebooks, given, settings)
     notify = on_method or (lambda name: None)
     records = []
-    for name, making in _learned(engine, factories, milvus, settings.seed).items():
+    for name, variant in variants.items():
         notify(name)
-        records.append(bench.learned(name, making))
-    width = dataset.database.shape[1]
-    if engine == "milvus" and milvus and not milvus.why_no_hamming(codebooks.bits, width):
-        notify(_HAMMING)
-        records.append(bench.baseline(ITQ.name, milvus.hamming, called=_HAMMING))
+        if isinstance(variant, BitsVariant):
+            store = partial(_hashed, variant)
+            records.append(bench.baseline(ITQ.name, store, called=name))
+        else:
+            records.append(bench.learned(name, variant))
     for name in baselines:
         notify(name)
         records.append(bench.baseline(name))
@@ -166,15 +159,26 @@ def run_bench(
     return records
 
 
-def _learned(
-    engine: str, factories: Sequence[str], milvus: MilvusPlace | None, seed: int
-) -> dict[str, _Learned]:
-    """What is to be measured of the learned codes: by its name, how it is made."""
-    if milvus is not None:
-        return {
-            f"MeCoQ ({engine}, {profile})": partial(milvus.learned, profile)
-            for profile in milvus.profiles
-        }
+def engine_variants(
+    engine: str,
+    codebooks: Codebooks,
+    factories: Sequence[str] = ("MeCoQ",),
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> dict[str, Variant | BitsVariant]:
+    """The variants of an engine to measure, by the names of their rows.
+
+    Raises:
+        InvalidInputError: If the engine cannot hold codes of these codebooks.
+        ServerError: If a server is out of reach or refuses the credentials.
+    """
+    kind = get_engine(engine)
+    if isinstance(kind, Benchable):
+        found: dict[str, Variant | BitsVariant] = {}
+        for name, variant in kind.bench_variants(codebooks, **(options or {})).items():
+            method = ITQ.name if isinstance(variant, BitsVariant) else "MeCoQ"
+            found[f"{method} ({engine}, {name})"] = variant
+        return found
     if engine != "faiss":
         return {f"MeCoQ ({engine})": partial(_in_process, engine, {})}
     return {
@@ -190,6 +194,27 @@ def _in_process(
     engine: str, options: dict[str, Any], codebooks: Codebooks, codes: Codes
 ) -> Iterator[Engine]:
     yield get_engine(engine).build(codebooks, codes, **options)
+
+
+@contextmanager
+def _hashed(variant: BitsVariant, method: Any, x: Vectors) -> Iterator[_Searcher]:
+    with variant(method.encode(x)) as stored:
+        yield _HashedQueries(method, stored)
+
+
+@dataclass(frozen=True, eq=False)
+class _HashedQueries:
+    """Packed bits that are searched with vectors, as other methods are."""
+
+    method: Any
+    stored: BitsStore
+
+    def search(self, q: Vectors, k: int, /) -> Hits:
+        return self.stored.search(self.method.encode(q), k)
+
+    @property
+    def bytes_per_vector(self) -> float:
+        return self.stored.bytes_per_vector
 
 
 @contextmanager
@@ -217,7 +242,7 @@ class _Bench:
         self.best_cosine = self.cosine.search(dataset.queries, max(settings.recall_at))
         self.best_aqs: Hits | None = None
 
-    def learned(self, name: str, making: _Learned) -> Record:
+    def learned(self, name: str, making: Variant) -> Record:
         started = time.perf_counter()
         codes = encode(self.z, self.codebooks)
         with making(self.codebooks, codes) as built:

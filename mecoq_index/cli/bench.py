@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._milvus import quiet_pymilvus, token_option, uri_option
+from ._milvus import token_option, uri_option
 from ._shared import (
     EXISTING,
     PATH,
@@ -21,7 +21,6 @@ from ._shared import (
 from ._shared import json_option as json_flag
 
 if TYPE_CHECKING:
-    from ..bench.milvus import MilvusPlace
     from ..bench.runner import Record
     from ..codebooks import VectorKind
     from ..data.datasets import Dataset
@@ -95,30 +94,28 @@ def bench(
     import json
 
     from ..bench.report import make_table, to_json, write_json
-    from ..bench.runner import BASELINES, BenchSettings, run_bench
+    from ..bench.runner import BASELINES, BenchSettings, engine_variants, run_bench
     from ..codebooks import Codebooks
     from ..data.datasets import load_dataset
 
     if factories and engine != "faiss":
         raise click.UsageError("--factory is for the faiss engine.")
-    place = _place(engine, uri, token, profiles)
+    options = _options(engine, uri, token, profiles)
     if out is not None:
         check_output(out, overwrite)
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
     codebooks = Codebooks.load(codebooks_path)
-    if place is not None:
-        place.check(codebooks)
+    if engine == "milvus":
+        engine_variants(engine, codebooks, options=options)
     dataset: Dataset = load_dataset(data).shuffled(seed).first(max_database, max_queries)
     settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed)
     factories = factories or ("MeCoQ",)
-    if place is None:
+    if engine != "milvus":
         baselines = baselines or tuple(BASELINES)
         total, done = len(factories if engine == "faiss" else [1]) + len(baselines) + 1, 0
     else:
-        total, done = len(place.profiles) + len(baselines) + 2, 0
-        if reason := place.why_no_hamming(codebooks.bits, dataset.database.shape[1]):
-            say(f"Hamming is not measured: {reason}.")
+        total, done = len(options["profiles"].split(",")) + len(baselines) + 2, 0
     with progress("measuring") as update:
 
         def show(name: str) -> None:
@@ -132,7 +129,7 @@ def bench(
             engine=engine,
             factories=factories,
             baselines=baselines,
-            milvus=place,
+            options=options,
             given=given,
             settings=settings,
             on_method=show,
@@ -149,17 +146,14 @@ def bench(
         print_table(make_table(records, settings))
 
 
-def _place(
+def _options(
     engine: str, uri: str | None, token: str | None, profiles: str | None
-) -> MilvusPlace | None:
+) -> dict[str, Any]:
     if engine != "milvus":
         if uri is not None or token is not None or profiles is not None:
             raise click.UsageError("--uri, --token and --profiles are for the milvus engine.")
-        return None
-    from ..bench.milvus import MilvusPlace
-
-    quiet_pymilvus()
-    return MilvusPlace(uri=uri, token=token, profiles=(profiles or "exact").split(","))
+        return {}
+    return {"uri": uri, "token": token, "profiles": profiles or "exact"}
 
 
 def _plot(records: list[Record], folder: Path, map_at: int) -> None:

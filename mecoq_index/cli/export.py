@@ -104,12 +104,19 @@ def _export_codebooks(index: Path | None, codebooks: Path | None, out: Path, tar
 
 
 def _export_rows(index: Path, out: Path, profile: str, overwrite: bool) -> None:
-    from ..engines.milvus.export import export_engine
+    from ..engines.milvus.engine import MilvusEngine
 
     engine, bundle = open_index(index)
     with progress("writing") as update:
-        note = export_engine(
-            out, engine, bundle.names, profile=profile, overwrite=overwrite, on_progress=update
+        names = [bundle.names[i] for i in bundle.names.ids.tolist()]
+        note = MilvusEngine.export(
+            out,
+            engine.codebooks,
+            engine,
+            {"name": names} if names else {},
+            profile=profile,
+            overwrite=overwrite,
+            on_progress=lambda text, done, total: update(done, total, text),
         )
     say(f"wrote {out}: {note['items']} items in {len(note['files'])} files; see schema.json there")
 

@@ -12,6 +12,7 @@ from .._arrays import Codes, Vectors
 from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from .base import Columns, Engine
+from .hits import Hits
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ class Benchable(Protocol):
     """An engine that is measured in more than one way, or beside others at the same place."""
 
     @classmethod
-    def bench_variants(cls, codebooks: Codebooks, **options: Any) -> Mapping[str, Variant]:
+    def bench_variants(
+        cls, codebooks: Codebooks, **options: Any
+    ) -> Mapping[str, Variant | BitsVariant]:
         """What to measure, by the name of the row, with its options of the stage ``bench``."""
         ...
 
@@ -140,4 +143,31 @@ class Variant(Protocol):
 
     def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
         """The engine with these codes; what was made for it is gone afterwards."""
+        ...
+
+
+@runtime_checkable
+class BitsVariant(Protocol):
+    """Stores packed bits of a hashing method at the same place, for as long as it is measured."""
+
+    @property
+    def takes_bits(self) -> bool:
+        """True."""
+        ...
+
+    def __call__(self, bits: Codes, /) -> AbstractContextManager[BitsStore]:
+        """A store of packed bits (n, bits / 8); what was made for it is gone afterwards."""
+        ...
+
+
+class BitsStore(Protocol):
+    """Packed bits that are searched by Hamming distance."""
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bytes of index memory per item, ids included."""
+        ...
+
+    def search(self, q: Codes, k: int, /) -> Hits:
+        """The k nearest items for packed bits (nq, bits / 8); scores are numbers of equal bits."""
         ...

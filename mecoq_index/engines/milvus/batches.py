@@ -1,4 +1,4 @@
-"""Rows as Milvus takes them, in requests of a fitting size."""
+"""Rows in the form that Milvus takes, in requests of a suitable size."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import numpy.typing as npt
 
 from ..._arrays import Codes, Ids, check_ids
+from ..base import Columns
 from .profile import Profile
-from .schema import ID, VECTOR, Columns, check_columns
+from .schema import ID, VECTOR, check_columns
 
 _BYTES = 8 << 20  # of vectors a request; Milvus's own limit is 64 MB
 _ROWS = 5000
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Rows that go in one request.
+class Request:
+    """Rows that are sent in one request.
 
     Attributes:
         codes: uint8, shape (n, width of a code).
@@ -32,7 +33,7 @@ class Batch:
     columns: Mapping[str, npt.NDArray[Any]]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dictionary a row."""
+        """One dictionary per row."""
         values = self.profile.documents(self.codes)
         rows = [
             {ID: number, VECTOR: value}
@@ -44,8 +45,8 @@ class Batch:
         return rows
 
 
-def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> list[Batch]:
-    """Batches of at most 5,000 rows and 8 MB of vectors.
+def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> list[Request]:
+    """Split rows into requests of at most 5,000 rows and 8 MB of vectors.
 
     Raises:
         InvalidInputError: If codes, ids or columns are malformed.
@@ -55,7 +56,7 @@ def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> 
     checked = check_columns(columns, len(codes))
     size = max(1, min(_ROWS, _BYTES // (4 * (profile.width or 1))))
     return [
-        Batch(
+        Request(
             profile,
             codes[at : at + size],
             ids[at : at + size],

@@ -1,12 +1,12 @@
-"""Parquet files for Milvus's bulk import, which reads them without a client in between.
+"""Parquet files for Milvus's bulk import, which reads them directly from storage.
 
-A folder of them holds ``part-00000.parquet`` and so on, and ``schema.json``: what the collection
-that they are imported into must look like. Milvus 2.3 reads the first file of an import only, so
-each file is to be imported by itself; later versions take a list of lists of one file each.
+A folder holds ``part-00000.parquet`` and so on, and ``schema.json``, which describes the collection
+to import them into. Milvus 2.3 reads only the first file of an import, so each file must be
+imported separately; later versions take a list of lists of one file each.
 
-The types of columns are those that pymilvus's ``LocalBulkWriter`` writes. `write_parquet` writes
-them by itself, faster, and with a compression that finds the codewords which decoded vectors
-repeat: at D = 128 and M = 8 a vector takes 46 bytes instead of 249.
+Columns have the types that pymilvus's ``LocalBulkWriter`` writes. `write_parquet` is faster, and
+its compression finds the codewords that decoded vectors repeat: at D = 128 and M = 8 a vector takes
+46 bytes instead of 249.
 """
 
 from __future__ import annotations
@@ -22,49 +22,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, check_ids
+from ..._arrays import Codes, Ids, as_ids
 from ..._files import atomic_directory, first_line, move_directory
 from ..._optional import require
 from ...errors import InvalidInputError, MissingDependencyError
+from ..base import Batch, Columns
 from . import schema
 from .batches import split
 from .profile import Profile, Values
-from .schema import VECTOR, Columns
+from .schema import VECTOR
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows that have been checked: codes (n, width of a code), ids (n,) and columns."""
+
+    codes: Codes
+    ids: Ids
+    columns: Mapping[str, npt.NDArray[Any]]
+
 
 NOTE = "schema.json"
 FORMAT = "mecoq-index Milvus export"
 
 _PURPOSE = "writing .parquet files"
-_GROUP_BYTES = 32 << 20  # of vectors a row group, as pymilvus does it: the server holds one
+# Of vectors in a row group, as in pymilvus, because the server reads a whole group into memory.
+_GROUP_BYTES = 32 << 20
 _GROUP_ROWS = (1000, 1_000_000)
-_FILE_BYTES = 512 << 20  # of vectors a file, before compression
-_BYTES_A_VALUE = {"FLOAT_VECTOR": 4.0, "FLOAT16_VECTOR": 2.0, "BINARY_VECTOR": 1 / 8}
+_FILE_BYTES = 512 << 20  # of vectors in a file, before compression
+_BYTES_PER_VALUE = {"FLOAT_VECTOR": 4.0, "FLOAT16_VECTOR": 2.0, "BINARY_VECTOR": 1 / 8}
 _IMPORT = (
-    "make the fields and properties into a collection, put the files where the server reads its "
-    "imports from (its bucket; with local storage any folder), import them one by one by "
-    "pymilvus.bulk_writer.bulk_import(url, collection, files=[[path]]), or for Milvus 2.3 by "
-    "pymilvus.utility.do_bulk_insert(collection, [path]), then create the index and load: a "
-    "collection that is loaded already shows what is imported only some time later"
+    "create a collection with these fields and properties, put the files where the server reads "
+    "imports from (its bucket; with local storage any folder), import them one by one with "
+    "pymilvus.bulk_writer.bulk_import(url, collection, files=[[path]]), or for Milvus 2.3 with "
+    "pymilvus.utility.do_bulk_insert(collection, [path]), then create the index and load the "
+    "collection: one that is loaded already shows imported rows only some time later"
 )
 _QUERIES = (
     "embed queries with mecoq_index.MeCoQEmbeddingFunction(codebooks, profile), whose "
     "encode_queries differs from encode_documents"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Some rows of a collection.
-
-    Attributes:
-        codes: uint8, shape (n, width of a code).
-        ids: int64, shape (n,).
-        columns: The scalar fields of the rows.
-    """
-
-    codes: Codes
-    ids: Ids
-    columns: Columns
 
 
 def write_parquet(
@@ -77,41 +74,41 @@ def write_parquet(
     rows_per_file: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write codes, in the form that a profile stores them in, as parquet files.
+    """Write codes, in the form in which a profile stores them, as parquet files.
 
     Args:
-        folder: The folder to make; it appears when all files are whole.
+        folder: The folder to make; it appears when all files are complete.
         profile: How codes are stored.
         codes: uint8, shape (n, width of a code).
-        ids: int64, shape (n,).
+        ids: Integers, shape (n,).
         columns: Scalar fields.
-        rows_per_file: As many as make 512 MB of vectors if None.
+        rows_per_file: None for as many as make 512 MB of vectors.
         overwrite: Whether a folder that this function wrote may be replaced.
 
     Returns:
-        What the note ``schema.json`` in the folder says.
+        The note in the folder, ``schema.json``.
 
     Raises:
         InvalidInputError: If arguments are malformed, or the folder must not be replaced.
         MissingDependencyError: If pyarrow is not installed.
     """
-    rows = Rows(codes, ids, columns or {})
-    return write_rows(folder, profile, [rows], rows_per_file=rows_per_file, overwrite=overwrite)
+    batch = Batch(codes, ids, None, columns or {})
+    return write_rows(folder, profile, [batch], rows_per_file=rows_per_file, overwrite=overwrite)
 
 
 def write_rows(
     folder: str | Path,
     profile: Profile,
-    batches: Iterable[Rows],
+    batches: Iterable[Batch],
     *,
     rows_per_file: int | None = None,
     overwrite: bool = False,
     on_written: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """As `write_parquet`, for more rows than are in memory at a time.
+    """Write rows as `write_parquet` does, batch by batch.
 
-    Ids must differ between batches too, which is not checked. ``on_written`` is told the rows
-    written so far.
+    Ids must also differ between batches, which is not checked. ``on_written`` is called with the
+    number of rows written so far.
 
     Raises:
         InvalidInputError: If a batch is malformed or its columns differ from those of the first.
@@ -140,9 +137,9 @@ def write_with_bulk_writer(
     rows_per_file: int | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """As `write_parquet`, by the ``LocalBulkWriter`` of the pymilvus that is installed.
+    """Write rows as `write_parquet` does, with the ``LocalBulkWriter`` of the installed pymilvus.
 
-    For a Milvus newer than this package whose files are of another kind. Slow.
+    Slow; meant for a Milvus that is newer than this package and reads other files.
 
     Raises:
         InvalidInputError: If arguments are malformed, or pymilvus refuses a row.
@@ -150,11 +147,11 @@ def write_with_bulk_writer(
     """
     bulk_writer, pymilvus = _import_bulk_writer()
     parquet = require("pyarrow.parquet", extra="parquet", purpose=_PURPOSE)
-    rows = _checked(profile, codes, ids, columns)
+    rows = _checked(profile, codes, ids, columns or {})
     per_file = _rows_per_file(profile, rows_per_file)
     with _new_folder(Path(folder), overwrite) as partial:
-        # Files end where we commit: those that the writer ends by itself are written by a thread
-        # that reads counters which the main thread has set to 0, and fails unheard.
+        # Files must end only at our commits. Files that the writer ends itself are written by a
+        # thread that reads counters after the main thread has set them to 0, and fails silently.
         with bulk_writer.LocalBulkWriter(
             schema.build_schema(profile, rows.columns), str(partial), chunk_size=1 << 62
         ) as writer:
@@ -172,14 +169,15 @@ def write_with_bulk_writer(
                 written = [Path(file) for files in writer.batch_files[number:] for file in files]
                 if [parquet.read_metadata(path).num_rows for path in written] != [len(part.ids)]:
                     raise InvalidInputError(
-                        f"pymilvus did not write the rows from {at} on. Use write_parquet."
+                        f"pymilvus must write all rows, but did not write those from {at} on. Use "
+                        "write_parquet."
                     )
                 written[0].rename(partial / _file_name(number))
         return _write_note(partial, profile, schema.fields(profile, rows.columns), len(rows.ids))
 
 
 class _Writer:
-    """Rows into one file after the other."""
+    """Writes rows to one file after the other."""
 
     def __init__(self, folder: Path, profile: Profile, rows_per_file: int) -> None:
         self._folder, self._profile, self._rows_per_file = folder, profile, rows_per_file
@@ -195,14 +193,14 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: _Rows) -> None:
         fields = schema.fields(self._profile, rows.columns)
         if not self.items:
             self.fields = fields
         elif fields != self.fields:
             raise InvalidInputError(
-                f"all rows must have the columns of the first, {_names(self.fields)}, got "
-                f"{_names(fields)}, or values of other types."
+                f"all rows must have the columns of the first, {_names(self.fields)}, and values "
+                f"of the same types, got {_names(fields)}."
             )
         at = 0
         while at < len(rows.ids):
@@ -229,20 +227,21 @@ class _Writer:
         self._file, self._in_file = None, 0
 
 
-def _checked(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> Rows:
+def _checked(profile: Profile, codes: Codes, ids: Ids | range, columns: Columns) -> _Rows:
     codes = profile.check_codes(codes)
-    return Rows(codes, check_ids(ids, len(codes)), schema.check_columns(columns, len(codes)))
+    checked = schema.check_columns(columns, len(codes))
+    return _Rows(codes, as_ids(ids, len(codes)), checked)
 
 
-def _slice(rows: Rows, start: int, stop: int) -> Rows:
+def _slice(rows: _Rows, start: int, stop: int) -> _Rows:
     columns = {name: values[start:stop] for name, values in rows.columns.items()}
-    return Rows(rows.codes[start:stop], rows.ids[start:stop], columns)
+    return _Rows(rows.codes[start:stop], rows.ids[start:stop], columns)
 
 
 def _row_bytes(profile: Profile) -> float:
     if profile.width is None:
         return profile.bytes_per_vector
-    return profile.width * _BYTES_A_VALUE[profile.field_type]
+    return profile.width * _BYTES_PER_VALUE[profile.field_type]
 
 
 def _rows_per_file(profile: Profile, wanted: int | None) -> int:
@@ -254,7 +253,7 @@ def _rows_per_file(profile: Profile, wanted: int | None) -> int:
 
 
 def rows_per_group(profile: Profile) -> int:
-    """Rows that are written, and read by Milvus, in one go."""
+    """The number of rows in a row group, which Milvus reads as a whole."""
     least, most = _GROUP_ROWS
     return min(most, max(least, int(_GROUP_BYTES / _row_bytes(profile))))
 
@@ -267,8 +266,8 @@ def _names(fields: Sequence[Mapping[str, Any]]) -> list[str]:
     return [field["name"] for field in fields[2:]]
 
 
-def _table(profile: Profile, rows: Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as Arrow has them, in the types that Milvus reads."""
+def _table(profile: Profile, rows: _Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
+    """An Arrow table of rows, in the types that Milvus reads."""
     arrow = require("pyarrow", extra="parquet", purpose=_PURPOSE)
     types = {"INT64": arrow.int64(), "DOUBLE": arrow.float64(), "BOOL": arrow.bool_()}
     arrays = [rows.ids, _vectors(arrow, profile, profile.documents(rows.codes))]
@@ -291,7 +290,7 @@ def _vectors(arrow: Any, profile: Profile, values: Values) -> Any:
     else:
         flat = np.ascontiguousarray(values).reshape(-1)
     offsets = np.arange(len(values) + 1, dtype=np.int32) * np.int32(len(flat) // len(values))
-    # A list of any length, since Milvus 2.3 knows no Arrow lists of a fixed one.
+    # Milvus 2.3 reads lists of any length only, not Arrow's lists of a fixed length.
     return arrow.ListArray.from_arrays(offsets, flat)
 
 
@@ -322,7 +321,7 @@ def _write_note(
 
 @contextmanager
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """`atomic_directory`, which may take the place of an older export."""
+    """Yield a folder as `atomic_directory` does, which may replace an older export."""
     if not (overwrite and path.exists()):
         with atomic_directory(path) as partial:
             yield partial
@@ -344,8 +343,8 @@ def _check_ours(path: Path) -> None:
         ours = set()
     if not ours or {file.name for file in path.iterdir()} - ours:
         raise InvalidInputError(
-            f"{path} is not only what an earlier export wrote, so it is not overwritten. Choose "
-            "another name, or remove it yourself."
+            f"{path} must hold only the files of an earlier export to be overwritten, but holds "
+            "others. Choose another name, or remove it yourself."
         )
 
 

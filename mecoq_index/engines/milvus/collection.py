@@ -1,8 +1,8 @@
 """A collection of codes in Milvus: rows in and out, and the life of its index.
 
-Inserting a row twice makes two rows of one id, and Milvus does not say so. An insertion whose fate
-is unknown (the connection broke) is therefore never repeated blindly: the server is asked which of
-its ids are there, and the others are sent.
+Inserting a row twice makes two rows with one id, without an error. After an insertion of unknown
+outcome, because the connection broke, the server is therefore asked which of the ids it has, and
+only the other rows are sent again.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, check_ids, distinct_ids
+from ..._arrays import Codes, Ids, as_ids, distinct_ids
+from ..._progress import Progress, silent
 from ...errors import InvalidInputError, ServerError
-from . import schema
-from .batches import Batch, split
+from ..base import Columns
+from . import indexing, schema
+from .batches import Request, split
 from .connection import Connection, TransientError
-from .indexing import Progress, wait_for_index
 from .profile import Profile
-from .schema import ID, VECTOR, Columns
+from .schema import ID, VECTOR
 
 _MAX_IDS = 5000  # named in one request
 _DEFAULT_PARTITION = "_default"
-_PAGE = 8192  # rows a page where all are listed; Milvus's limit is 16,384
-_SLOW_SECONDS = 3600.0
+_PAGE = 8192  # ids per page when all are listed; Milvus's limit is 16,384
 
 
 class MilvusCollection:
     """Codes in one collection.
 
     Attributes:
-        connection: The Milvus that it is in.
+        connection: The connection to its Milvus.
         name: The collection's name.
         profile: How codes are stored and searched.
     """
@@ -42,7 +42,7 @@ class MilvusCollection:
         self.name = schema.check_name(name)
 
     def renamed(self, name: str) -> MilvusCollection:
-        """The same profile at the same server under another name."""
+        """A collection of another name with the same profile at the same server."""
         return MilvusCollection(self.connection, name, self.profile)
 
     def rename(self, name: str) -> None:
@@ -60,36 +60,43 @@ class MilvusCollection:
         *,
         consistency_level: str = "Session",
         content: str = "",
+        has_codebooks: bool = False,
     ) -> None:
         """Make the collection, empty and without an index.
 
         Args:
             columns: The scalar fields, as arrays of the right types; may be empty.
-            consistency_level: What searches see unless they say otherwise.
-            content: A digest of what it is to hold.
+            consistency_level: Which changes by other clients searches see unless they say
+                otherwise.
+            content: A digest of the rows that it is going to hold.
+            has_codebooks: Whether its codebooks are going to be stored beside it.
 
         Raises:
             InvalidInputError: If the server cannot hold the profile.
-            ServerError: If the server refuses or fails, or there is such a collection.
+            ServerError: If the server refuses or fails, or the collection exists.
         """
-        self.profile.check_server(self.connection.server)
         schema.create(
-            self.connection, self.name, self.profile, columns or {}, consistency_level, content
+            self.connection,
+            self.name,
+            self.profile,
+            columns or {},
+            consistency_level,
+            content=content,
+            has_codebooks=has_codebooks,
         )
 
     def content(self) -> str:
-        """The digest that `create` was told; empty if none."""
+        """The digest that was passed to `create`; empty if none."""
         return schema.content(schema.describe(self.connection, self.name))
 
     def check(self) -> None:
         """Refuse a collection that does not fit the profile.
 
         Raises:
-            InvalidInputError: If there is none, or it is foreign, of another profile or codebooks.
+            InvalidInputError: If it does not exist, another program made it, or its profile or
+                codebooks differ.
         """
         schema.check(schema.describe(self.connection, self.name), self.profile)
-
-    # Rows in.
 
     def insert(
         self,
@@ -99,37 +106,36 @@ class MilvusCollection:
         *,
         partition: str = "",
         skip_present: bool = False,
-        on_progress: Progress | None = None,
+        on_progress: Progress = silent,
     ) -> int:
-        """Send rows in batches, each of which the server has taken before the next one goes.
+        """Send rows in requests, each after the server has accepted the one before.
 
         Args:
             codes: uint8, shape (n, width of a code).
             ids: int64, shape (n,).
             columns: The scalar fields of the rows.
-            partition: The partition to put them into; made if it is not there.
+            partition: The partition to put them into; made if it does not exist.
             skip_present: Leave out rows whose ids are there already.
-            on_progress: Told "inserting", rows done and rows in all.
+            on_progress: Called with ("inserting", rows done, rows in all).
 
         Returns:
-            How many rows were sent.
+            The number of rows that were sent.
 
         Raises:
             InvalidInputError: If arguments are malformed.
             ServerError: If the server fails.
         """
-        batches = split(self.profile, codes, ids, columns)
+        requests = split(self.profile, codes, ids, columns)
         self._check_columns(columns)
         self._make_partition(partition)
         sent = done = 0
-        for batch in batches:
-            rows = self._absent(batch) if skip_present else batch.rows()
+        for request in requests:
+            rows = self._absent(request) if skip_present else request.rows()
             if rows:
-                self._send(batch, rows, partition)
+                self._send(request, rows, partition)
             sent += len(rows)
-            done += len(batch.ids)
-            if on_progress is not None:
-                on_progress("inserting", done, len(ids))
+            done += len(request.ids)
+            on_progress("inserting", done, len(ids))
         return sent
 
     def add(
@@ -142,48 +148,48 @@ class MilvusCollection:
     ) -> None:
         """Insert rows under new ids, or under the numbers after the largest id.
 
-        Looking for that lists all ids. Of two programs that add at once, each must give its own.
+        Finding that number lists all ids. Programs that add rows at the same time must pass ids.
 
         Raises:
             InvalidInputError: If arguments are malformed, or an id is taken.
             ServerError: If the server fails.
         """
         if ids is None:
-            held = self.ids()
-            first = int(held[-1]) + 1 if len(held) else 0
+            taken = self.ids()
+            first = int(taken[-1]) + 1 if len(taken) else 0
             ids = np.arange(first, first + len(codes), dtype=np.int64)
         else:
-            ids = check_ids(ids, len(codes))
-            if len(taken := self.held(ids)):
+            ids = as_ids(ids, len(codes))
+            if len(taken := self.present(ids)):
                 raise InvalidInputError(
-                    f"ids must be new, but {len(taken)} are held already, for instance "
-                    f"{taken[0]}. upsert() replaces."
+                    f"ids must be new, but {len(taken)} are taken already, for instance "
+                    f"{taken[0]}. Replace those rows with collection.upsert."
                 )
         self.insert(codes, ids, columns, partition=partition)
 
     def upsert(
         self, codes: Codes, ids: Ids, columns: Columns | None = None, *, partition: str = ""
     ) -> None:
-        """Put rows in the place of those with their ids, or add them.
+        """Add rows, replacing those that have their ids.
 
         Raises:
-            InvalidInputError: If arguments are malformed, the index cannot do without rows, or an
-                id is held by another partition, where Milvus would leave it.
+            InvalidInputError: If arguments are malformed, the index cannot leave out replaced rows,
+                or an id is in another partition, where Milvus would keep its old row.
             ServerError: If the server fails.
         """
         self.profile.check_skipping(self.connection.server, "replacing rows")
-        batches = split(self.profile, codes, ids, columns)
+        requests = split(self.profile, codes, ids, columns)
         self._check_columns(columns)
         self._make_partition(partition)
         own = partition or _DEFAULT_PARTITION
         others = [p for p in self.connection.call("list_partitions", self.name) if p != own]
-        if others and len(elsewhere := self.held(ids, partitions=others)):
+        if others and len(elsewhere := self.present(ids, partitions=others)):
             raise InvalidInputError(
-                f"ids must be new or held by partition {own!r}, but {len(elsewhere)} are held by "
-                f"others, for instance {elsewhere[0]}. Name their partition, or remove them first."
+                f"ids must be new or in partition {own!r}, but {len(elsewhere)} are in others, for "
+                f"instance {elsewhere[0]}. Name their partition, or remove them first."
             )
-        for batch in batches:
-            self.connection.call("upsert", self.name, batch.rows(), partition_name=partition)
+        for request in requests:
+            self.connection.call("upsert", self.name, request.rows(), partition_name=partition)
 
     def _make_partition(self, partition: str) -> None:
         if not partition:
@@ -204,13 +210,13 @@ class MilvusCollection:
                 f"{sorted(columns or ())}."
             )
 
-    def _send(self, batch: Batch, rows: list[dict[str, Any]], partition: str) -> None:
+    def _send(self, request: Request, rows: list[dict[str, Any]], partition: str) -> None:
         try:
             self._insert_once(rows, partition)
         except TransientError:
 
             def complete() -> None:
-                if absent := self._absent(batch):
+                if absent := self._absent(request):
                     self._insert_once(absent, partition)
 
             self.connection.persist(complete)
@@ -220,16 +226,14 @@ class MilvusCollection:
         result = self.connection.call_once("insert", self.name, rows, **where)
         if result["insert_count"] != len(rows):
             raise ServerError(
-                f"Milvus at {self.connection.uri} took {result['insert_count']} of {len(rows)} "
-                "rows."
+                f"Milvus at {self.connection.uri} must accept {len(rows)} rows, but accepted "
+                f"{result['insert_count']}. Continue with --resume."
             )
 
-    def _absent(self, batch: Batch) -> list[dict[str, Any]]:
-        """The rows of a batch whose ids the server does not have."""
-        present = np.isin(batch.ids, self.held(batch.ids))
-        return [row for row, there in zip(batch.rows(), present, strict=True) if not there]
-
-    # Rows out.
+    def _absent(self, request: Request) -> list[dict[str, Any]]:
+        """The rows of a request whose ids the server does not have."""
+        present = np.isin(request.ids, self.present(request.ids))
+        return [row for row, there in zip(request.rows(), present, strict=True) if not there]
 
     def __len__(self) -> int:
         return int(self._query("", ["count(*)"])[0]["count(*)"])
@@ -256,49 +260,68 @@ class MilvusCollection:
         """The codes of the rows with these ids, which may repeat, in their order.
 
         Raises:
-            InvalidInputError: If ids are malformed, or one is not held.
+            InvalidInputError: If ids are malformed, or no row has one of them.
         """
         wanted, places = distinct_ids(ids)
         return np.ascontiguousarray(self.profile.codes(self.values(wanted))[places])
 
     def values(self, ids: Ids) -> list[Any]:
-        """What is stored in the vector field under these distinct ids, in their order.
+        """The vector fields of the rows with these distinct ids, in their order.
 
         Raises:
-            InvalidInputError: If one is not held.
+            InvalidInputError: If no row has one of them.
         """
-        stored = {row[ID]: row[VECTOR] for row in self._rows_of(ids, [ID, VECTOR])}
-        missing = [i for i in ids.tolist() if i not in stored]
-        if missing:
-            raise InvalidInputError(
-                f"ids must be held, but {len(missing)} are not, for instance {missing[0]}."
-            )
-        return [stored[i] for i in ids.tolist()]
+        return [row[VECTOR] for row in self._found(ids, [VECTOR])]
 
-    def held(self, ids: Ids, *, partitions: Sequence[str] = ()) -> Ids:
-        """Those of these distinct ids that are held, by some partitions or any, ascending."""
+    def present(self, ids: Ids, *, partitions: Sequence[str] = ()) -> Ids:
+        """Those of these distinct ids that rows have, in some partitions or in any, ascending."""
         rows = self._rows_of(ids, [ID], partitions)
         return np.unique(np.array([row[ID] for row in rows], np.int64))
 
     def fields(self, ids: Ids, names: Sequence[str]) -> list[dict[str, Any]]:
         """Scalar fields of the rows with these distinct ids, in no particular order."""
-        return self._rows_of(check_ids(ids, len(ids)), [ID, *names])
+        return self._rows_of(as_ids(ids), [ID, *names])
+
+    def rows(self, ids: Ids) -> tuple[Codes, dict[str, list[Any]]]:
+        """Codes and columns of the rows with these distinct ids, in their order.
+
+        Raises:
+            InvalidInputError: If no row has one of them.
+            ServerError: If the server fails.
+        """
+        columns = self.columns()
+        found = self._found(ids, [VECTOR, *columns])
+        codes = self.profile.codes([row[VECTOR] for row in found])
+        return codes, {name: [row[name] for row in found] for name in columns}
+
+    def _found(self, ids: Ids, fields: list[str]) -> list[dict[str, Any]]:
+        rows = {row[ID]: row for row in self._rows_of(ids, [ID, *fields])}
+        if missing := [i for i in ids.tolist() if i not in rows]:
+            raise InvalidInputError(
+                f"ids must be those of rows, but {len(missing)} are not, for instance {missing[0]}."
+            )
+        return [rows[i] for i in ids.tolist()]
 
     def remove(self, ids: Ids) -> int:
         """Remove the rows with these ids; return how many there were.
 
         Raises:
-            InvalidInputError: If ids are malformed, or the index cannot do without rows.
+            InvalidInputError: If ids are malformed, or the index cannot leave out removed rows.
             ServerError: If the server fails.
         """
         self.profile.check_skipping(self.connection.server, "removing rows")
-        held = self.held(check_ids(ids, np.size(ids)))
-        for at in range(0, len(held), _MAX_IDS):
-            self.connection.call("delete", self.name, ids=held[at : at + _MAX_IDS].tolist())
-        return len(held)
+        present = self.present(as_ids(ids))
+        for at in range(0, len(present), _MAX_IDS):
+            self.connection.call("delete", self.name, ids=present[at : at + _MAX_IDS].tolist())
+        return len(present)
 
     def remove_where(self, filter: str) -> None:
-        """Remove the rows for which a filter expression holds; raises as `remove`."""
+        """Remove the rows that satisfy a filter expression.
+
+        Raises:
+            InvalidInputError: If the index cannot leave out removed rows.
+            ServerError: If the server fails, or refuses the filter.
+        """
         self.profile.check_skipping(self.connection.server, "removing rows")
         self.connection.call("delete", self.name, filter=filter)
 
@@ -327,45 +350,38 @@ class MilvusCollection:
             )
         )
 
-    # The life of the index.
-
-    def finish(self, on_progress: Progress | None = None) -> None:
+    def finish(self, on_progress: Progress = silent) -> None:
         """Make all rows durable, wait until the index covers them, and load it.
 
         Raises:
             ServerError: If the index is not built.
         """
-        self.connection.call("flush", self.name, timeout=_SLOW_SECONDS)
-        self._index()
-        wait_for_index(self, on_progress)
-        self.load()
+        self.connection.call("flush", self.name, timeout=indexing.SLOW_SECONDS)
+        indexing.create(self.connection, self.name, self._index())
+        indexing.wait(self, on_progress)
+        indexing.load(self.connection, self.name)
 
     def index_state(self) -> dict[str, Any]:
-        """What Milvus says of the index: its type, and rows indexed, pending and in all.
+        """Milvus's description of the index: its type, and rows indexed, pending and in all.
 
         Raises:
             InvalidInputError: If there is no index.
         """
         if VECTOR not in self.connection.call("list_indexes", self.name):
-            raise InvalidInputError(f"collection {self.name!r} has no index; finish() builds it.")
+            raise InvalidInputError(
+                f"collection {self.name!r} must have an index, but has none. Build it with "
+                "collection.finish()."
+            )
         state: dict[str, Any] = self.connection.call("describe_index", self.name, VECTOR)
         return state
 
     def make_searchable(self) -> None:
-        """Create the index where there is none, and load the collection unless it is loaded."""
-        if self.is_loaded():
-            return
-        self._index()
-        self.load()
+        """Create the index if it is missing, and load the collection unless it is loaded."""
+        indexing.make_searchable(self.connection, self.name, self._index())
 
     def is_loaded(self) -> bool:
         """Whether the collection is in memory and can be searched."""
-        state = self.connection.call("get_load_state", self.name)["state"]
-        return getattr(state, "name", str(state)) == "Loaded"
-
-    def load(self) -> None:
-        """Load the collection into the server's memory."""
-        self.connection.call("load_collection", self.name, timeout=_SLOW_SECONDS)
+        return indexing.is_loaded(self.connection, self.name)
 
     def release(self) -> None:
         """Release the collection from the server's memory; it stays on disk."""
@@ -375,16 +391,6 @@ class MilvusCollection:
         """Remove the collection with all its rows."""
         self.connection.call("drop_collection", self.name)
 
-    def _index(self) -> None:
-        if VECTOR in self.connection.call("list_indexes", self.name):
-            return
-        params = self.profile.index_params()
-        index = self.connection.client.prepare_index_params()
-        index.add_index(
-            VECTOR,
-            index_type=self.profile.index_type,
-            metric_type=self.profile.metric_type,
-            # pymilvus 3 flattens what it is given here, and milvus-lite reads the nested form only.
-            params={"params": params} if self.connection.server.is_lite else params,
-        )
-        self.connection.call("create_index", self.name, index, sync=False)
+    def _index(self) -> indexing.Index:
+        profile = self.profile
+        return indexing.Index(profile.index_type, profile.metric_type, profile.index_params())

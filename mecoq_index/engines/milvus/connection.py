@@ -1,42 +1,41 @@
-"""A connection to Milvus: which server it is, which errors pass, and how they all read.
+"""A connection to Milvus: what is at the other end, which errors pass, and how they all read.
 
-Credentials come from the URI, from arguments or from the environment, are handed to pymilvus, and
-go nowhere else: neither into files nor into messages.
+Credentials come from the address, from arguments or from the environment, are handed to pymilvus,
+and go nowhere else: neither into files nor into messages.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..._files import first_line
 from ..._optional import require
 from ...errors import InvalidInputError, ServerError
+from .address import TOKEN_VARIABLE, URI_VARIABLE, Place, is_file, locate_database
 
-URI_VARIABLE, TOKEN_VARIABLE = "MILVUS_URI", "MILVUS_TOKEN"
-
-_BAD_ADDRESS = (
-    "uri must be like http://host:19530 or http://user:password@host:19530, where a password with "
-    "other characters than letters and digits is percent-encoded; better, give it as the token."
-)
 _CONNECT_SECONDS = 10.0
 _LEAST_SECONDS = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
-# Codes of pkg/util/merr/errors.go that say: not now. Unavailable, limited, still loading after a
-# restart, channels and nodes that are being handed over. 1 is "not ready", and pymilvus's own code
-# for whatever a caller did wrong.
+_LARGEST_ANSWER = 512 << 20  # bytes; pymilvus itself accepts answers of any size
+_LOGGERS = ("pymilvus", "pymilvus.milvus_client")
+# Codes of pkg/util/merr/errors.go for "not now": unavailable, limited, still loading after a
+# restart, channels and nodes that are being handed over. 1 is "not ready", and also pymilvus's own
+# code for all mistakes of a caller.
 _NOT_READY = 1
 _TRANSIENT_CODES = frozenset({2, 4, 8, 9, 103, 401, *range(500, 505), *range(901, 906)})
-# What Milvus 2.3 says, with the code of all unknown errors, when a part of it has just been started
-# again.
+# The text of Milvus 2.3, with the code of all unknown errors, right after a part of it restarted.
 _RESTARTED = "unrecoverable error"
 _TRANSIENT_RPC = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"})
 _REFUSED_RPC = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
@@ -45,7 +44,7 @@ _FORBIDDEN_CODES = frozenset({1400, 1401, 1405, 1410, 1413})
 
 @dataclass(frozen=True)
 class Server:
-    """What is at the other end.
+    """The kind and the version of a Milvus.
 
     Attributes:
         is_lite: Whether it is milvus-lite, a file.
@@ -65,38 +64,41 @@ class Connection:
     """A client of one Milvus. Made by `connect`.
 
     Attributes:
-        client: The ``pymilvus.MilvusClient``, for whatever this package does not cover.
-        uri: The address, without credentials; of a file, its absolute path.
-        db_name: The database on the server; empty for the default one.
-        patience: Seconds for which a transient error is tried again, and one request may take.
+        client: The ``pymilvus.MilvusClient``, for everything that this package does not cover.
+        uri: The server's address without credentials, or the absolute path of a file.
+        database: The database on the server; empty for the default one.
+        patience: Seconds for which a call that fails transiently is repeated, and for which one
+            request may take.
     """
 
     client: Any = field(repr=False)
     uri: str
-    db_name: str = ""
+    database: str = ""
     patience: float = 60.0
 
     @cached_property
     def server(self) -> Server:
-        """Which Milvus this is.
+        """The kind and the version of this Milvus.
 
         Raises:
-            ServerError: If it cannot be asked.
+            ServerError: If it does not answer, or its version cannot be read.
         """
         version = self.call("get_server_version")
         found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", str(version))
         if found is None:
-            raise ServerError(f"the server at {self.uri} calls its version {version!r}.")
+            raise ServerError(
+                f"the server at {self.uri} must tell its version in numbers, got {version!r}."
+            )
         return Server(is_file(self.uri), tuple(int(part) for part in found.groups() if part))
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the client that may be repeated without harm.
+        """Call a method of the client that can be repeated without harm.
 
         Raises:
             ServerError: If it fails, for a transient reason for longer than `patience`.
         """
         if not self.is_lite_uri:
-            # pymilvus takes this as the limit of an attempt and of its own attempts together.
+            # pymilvus uses it both for a single attempt and for all its own attempts together.
             kwargs.setdefault("timeout", max(self.patience, _LEAST_SECONDS))
         return self.persist(lambda: getattr(self.client, method)(*args, **kwargs))
 
@@ -104,7 +106,7 @@ class Connection:
         """Call a method of the client that must not be repeated, not even by pymilvus.
 
         Raises:
-            TransientError: If it failed in a way that leaves open whether it was done.
+            TransientError: If it failed in a way that leaves open whether it took effect.
             ServerError: If it failed for good.
         """
         return self._plainly(lambda: getattr(self.client, method)(*args, retry_times=0, **kwargs))
@@ -135,9 +137,10 @@ class Connection:
         return is_file(self.uri)
 
     def _plainly(self, action: Callable[[], Any]) -> Any:
-        """Run an action; what pymilvus raises in it becomes an error of ours."""
+        """Run an action, and turn the errors of pymilvus into ours."""
         try:
-            return action()
+            with _silenced():
+                return action()
         except Exception as exc:
             of_pymilvus = isinstance(exc, import_pymilvus().exceptions.MilvusException)
             if not of_pymilvus and _rpc_status(exc) is None:
@@ -150,77 +153,116 @@ class TransientError(ServerError):
 
 
 def connect(
-    uri: str | Path | None = None,
+    uri: str | Path | Place | None = None,
     *,
     token: str | None = None,
-    db_name: str = "",
+    database: str | None = None,
     patience: float = 60.0,
     new: bool = True,
 ) -> Connection:
     """Connect to a Milvus server, or open a milvus-lite file.
 
     Args:
-        uri: ``http://host:19530``, or a path that ends in ``.db``; the environment's
-            ``MILVUS_URI`` if None, which pymilvus wants to be a server's address.
-            ``http://user:password@host`` carries credentials.
-        token: ``user:password`` or an API key; the environment's ``MILVUS_TOKEN`` if None.
-        db_name: The database on the server.
-        patience: Seconds for which transient errors are tried again, and which one request may
-            take; 10 at least for that.
-        new: Whether a file that is not there may be made.
+        uri: ``http://host:19530``, or with a database ``http://host:19530/shop``, or a path that
+            ends in ``.db``; None for the environment's ``MILVUS_URI``, which must be the address of
+            a server. ``http://user:password@host`` carries credentials. A `Place` is taken as it
+            is, whatever its collection.
+        token: ``user:password`` or an API key; None for those in ``uri``, or else the environment's
+            ``MILVUS_TOKEN``.
+        database: The database on the server; None for the one in ``uri``, or else the default one.
+        patience: Seconds for which calls that fail transiently are repeated, and for which one
+            request may take; at least 10 for a request.
+        new: Whether a file may be created.
 
     Raises:
-        InvalidInputError: If ``uri`` is no such address, or the folder of a file is missing, or
-            the file itself and it may not be made.
+        InvalidInputError: If ``uri`` is malformed; or if the folder of a file does not exist, or
+            the file itself does not and may not be created.
         ServerError: If the server is out of reach or refuses the credentials.
         MissingDependencyError: If pymilvus, or for a file milvus-lite, is not installed.
     """
-    address = str(uri or os.environ.get(URI_VARIABLE, ""))
-    if not address:
-        raise InvalidInputError(
-            "uri must be the address of a Milvus server (http://host:19530) or a file that ends "
-            f"in .db, got none. Pass it, or set {URI_VARIABLE}."
-        )
+    place = uri if isinstance(uri, Place) else locate_database(uri, database)
     pymilvus = import_pymilvus()
-    if is_file(address):
-        return _open_file(pymilvus, Path(address), patience, new)
-    address, in_uri = _split_credentials(address)
-    token = token or in_uri or os.environ.get(TOKEN_VARIABLE, "")
+    if is_file(place.uri):
+        return _open_file(pymilvus, Path(place.uri), patience, new)
     try:
-        client = pymilvus.MilvusClient(
-            uri=address, token=token, db_name=db_name, timeout=_CONNECT_SECONDS
-        )
+        with _silenced():
+            client = pymilvus.MilvusClient(
+                uri=place.uri,
+                token=token or place.token or os.environ.get(TOKEN_VARIABLE, ""),
+                db_name=place.database,
+                timeout=_CONNECT_SECONDS,
+                grpc_options={"grpc.max_receive_message_length": _LARGEST_ANSWER},
+            )
     except pymilvus.exceptions.MilvusException as exc:
-        raise _translated(exc, address) from exc
-    return Connection(client, address, db_name, patience)
+        raise _translated(exc, place.uri) from exc
+    return Connection(client, place.uri, place.database, patience)
 
 
 def import_pymilvus() -> ModuleType:
-    """pymilvus, or an error that says how to install it.
+    """Import pymilvus, and keep it from printing the errors that this package raises.
 
     Raises:
-        InvalidInputError: If the environment keeps it from being imported.
-        MissingDependencyError: If it is not installed.
+        InvalidInputError: If the environment's ``MILVUS_URI``, which pymilvus reads when it is
+            imported, is not the address of a server.
+        MissingDependencyError: If pymilvus is not installed.
     """
-    if is_file(os.environ.get(URI_VARIABLE, "")):
-        # pymilvus reads the variable when it is imported, and fails.
+    if "pymilvus" not in sys.modules:
+        _check_environment()
+    try:
+        pymilvus = require("pymilvus", extra="milvus", purpose="the milvus engine")
+    except Exception:
+        _check_environment()  # again, because pymilvus also reads a .env file
+        raise
+    quiet_pymilvus()
+    return pymilvus
+
+
+def _check_environment() -> None:
+    uri = os.environ.get(URI_VARIABLE, "")
+    try:
+        is_server = not uri or not is_file(locate_database(uri).uri)
+    except InvalidInputError:
+        is_server = False
+    if not is_server:
+        # Errors of pymilvus repeat the variable, which may hold a password.
         raise InvalidInputError(
-            f"{URI_VARIABLE} must be the address of a server, which pymilvus takes it for, got a "
-            "file. Unset it, and pass the file as the uri."
-        )
-    return require("pymilvus", extra="milvus", purpose="the milvus engine")
+            f"{URI_VARIABLE} must be the address of a server, such as http://host:19530, because "
+            "pymilvus cannot be imported otherwise. Unset it, and pass a file as the uri."
+        ) from None
 
 
-def is_file(uri: str) -> bool:
-    """Whether an address names a milvus-lite file, not a server."""
-    return "://" not in uri and uri.endswith(".db")
+_ours = threading.local()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Drop what pymilvus logs in this thread: this package raises it as an error."""
+    _ours.depth = getattr(_ours, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _ours.depth -= 1
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not getattr(_ours, "depth", 0)
+
+
+def quiet_pymilvus() -> None:
+    """Keep pymilvus from printing errors, with tracebacks, of calls that this package makes.
+
+    What other code of the process does with pymilvus is logged as before.
+    """
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_is_not_ours)  # a filter that is there already is not added again
 
 
 def check_file(path: Path) -> Path:
-    """The absolute path of a milvus-lite file, which need not be there.
+    """Return the absolute path of a milvus-lite file, which need not exist.
 
     Raises:
-        InvalidInputError: If its folder is missing.
+        InvalidInputError: If its folder does not exist.
         MissingDependencyError: If milvus-lite is not installed.
     """
     require("milvus_lite", extra="milvus-lite", purpose="a Milvus in a file")
@@ -234,8 +276,12 @@ def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> 
     path = check_file(path)
     if not new and not path.exists():
         raise InvalidInputError(f"there is no Milvus at {path}. Check the name of the file.")
+    # Its server runs in threads of this process, whose errors reach the caller as well.
+    if (logger := logging.getLogger("milvus_lite")).level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
     try:
-        client = pymilvus.MilvusClient(uri=str(path))
+        with _silenced():
+            client = pymilvus.MilvusClient(uri=str(path))
     except pymilvus.exceptions.MilvusException as exc:
         cause = exc.__cause__ or exc.__context__ or exc
         raise ServerError(
@@ -245,32 +291,8 @@ def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> 
     return Connection(client, str(path), "", patience)
 
 
-def _split_credentials(uri: str) -> tuple[str, str]:
-    """An address without ``user:password@``, and these as a token."""
-    try:
-        parts = urlsplit(uri)
-        parts.port  # noqa: B018  # raises where there is no such port
-    except ValueError as exc:
-        raise InvalidInputError(_BAD_ADDRESS) from exc
-    # A password with / ? or # in it ends the host's part too early.
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        raise InvalidInputError(_BAD_ADDRESS)
-    if parts.scheme not in ("http", "https", "tcp", "grpc") or not parts.hostname:
-        raise InvalidInputError(
-            "uri must be like http://host:19530, or a file that ends in .db, got "
-            f"{uri.rpartition('@')[2]!r}."
-        )
-    host = parts.netloc.rpartition("@")[2]
-    token = ""
-    if parts.username is not None:
-        token = unquote(parts.username)
-        if parts.password is not None:
-            token += ":" + unquote(parts.password)
-    return urlunsplit((parts.scheme, host, parts.path, parts.query, parts.fragment)), token
-
-
 def _translated(exc: BaseException, uri: str) -> ServerError:
-    """One sentence for what pymilvus raised."""
+    """An error of one sentence for an error of pymilvus."""
     status = _rpc_status(exc)
     code = getattr(exc, "code", None)
     if status in _REFUSED_RPC or code in _FORBIDDEN_CODES:
@@ -298,14 +320,14 @@ def _translated(exc: BaseException, uri: str) -> ServerError:
 
 def _reason(exc: BaseException) -> str:
     message = str(getattr(exc, "message", "") or exc)
-    # What pymilvus puts before the message of an error that it was told not to retry.
+    # pymilvus puts this before the message of an error that it must not retry.
     return first_line(Exception(re.sub(r"^\[\w+\] Retry .*?, message=", "", message)))
 
 
 def _rpc_status(exc: BaseException | None) -> str | None:
-    """The name of the gRPC status behind an exception, if there is one."""
+    """The name of the gRPC status that caused an exception; None if there is none."""
     seen: set[int] = set()
-    # pymilvus re-raises exceptions from themselves, so the chain may be a ring.
+    # pymilvus raises exceptions from themselves again, so the chain may be a ring.
     while exc is not None and id(exc) not in seen:
         seen.add(id(exc))
         code: Any = getattr(exc, "code", None)

@@ -1,26 +1,32 @@
-"""The engine: learned codes in a Milvus collection, ranked by AQS; and packed bits beside them."""
+"""The engine: learned codes in a Milvus collection, ranked by AQS."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..._arrays import Codes, Ids, Vectors, check_codes
-from ..._files import UNREADABLE, check_readable, first_line
+from ..._progress import Progress, silent
 from ...codebooks import Codebooks
-from ...errors import ArtifactError, InvalidInputError
+from ...errors import InvalidInputError
+from ..abilities import BitsVariant, Variant
+from ..base import Batch, Columns, Engine, Option
+from ..hits import Hits
 from . import schema
+from .address import is_address, is_file, locate
+from .builder import MilvusBuilder
 from .collection import MilvusCollection
-from .connection import Server, check_file, connect, is_file
-from .filling import check_fill, fill
-from .indexing import Progress
-from .profile import Profile
-from .profiles import Hamming, get_profile
-from .schema import Columns
-from .searching import MilvusHits, search
+from .connection import Server, check_file, connect
+from .description import describe
+from .filling import check_fill
+from .opening import open_collection, read_place, write_place
+from .options import OPTIONS
+from .profiles import get_profile
+from .searching import search
 from .verification import Verification, verify
+
+_PAGE = 5000  # items at a time
 
 
 class MilvusEngine:
@@ -29,13 +35,25 @@ class MilvusEngine:
     Attributes:
         collection: The collection: upsert, fields, partitions, loading, dropping.
         codebooks: The codebooks that the codes belong to.
+        verification: The result of verifying the collection when it was built; None for one that
+            existed already.
     """
 
     name: ClassVar[str] = "milvus"
     file_name: ClassVar[str] = "milvus.json"
+    options: ClassVar[Sequence[Option]] = OPTIONS
+    holds_items: ClassVar[bool] = False
+    stores_columns: ClassVar[bool] = True
 
-    def __init__(self, collection: MilvusCollection, codebooks: Codebooks) -> None:
+    def __init__(
+        self,
+        collection: MilvusCollection,
+        codebooks: Codebooks,
+        verification: Verification | None = None,
+    ) -> None:
         self.collection, self.codebooks = collection, codebooks
+        self.verification = verification
+        self._column_names: list[str] | None = None
 
     @classmethod
     def build(
@@ -44,123 +62,169 @@ class MilvusEngine:
         codes: Codes,
         ids: Ids | None = None,
         *,
-        collection: str = "",
-        uri: str | Path | None = None,
-        profile: str = "exact",
-        profile_options: Mapping[str, Any] | None = None,
         columns: Columns | None = None,
+        on_progress: Progress = silent,
+        **options: Any,
+    ) -> MilvusEngine:
+        """A collection that holds ``codes``, indexed, loaded and verified.
+
+        Args:
+            codebooks: The learned codebooks.
+            codes: uint8, shape (n, M).
+            ids: Integers, shape (n,); None for 0..n-1.
+            columns: Scalar fields to filter by and to return with results, of n values each. Names
+                of items are the column ``name``.
+            on_progress: Called with (a few words, steps done, steps in all).
+            options: As `builder` takes them.
+
+        Raises:
+            InvalidInputError: If arguments are malformed, the collection exists, or the server
+                cannot hold the profile.
+            ServerError: If the server is out of reach, refuses, or fails, or verifying finds
+                problems.
+        """
+        codes = check_codes(codes, codebooks.M, codebooks.K)
+        builder = cls.builder(codebooks, len(codes), **options)
+        builder.add(Batch(codes, range(len(codes)) if ids is None else ids, None, columns or {}))
+        engine: MilvusEngine = builder.finish(on_progress)
+        return engine
+
+    @classmethod
+    def builder(
+        cls,
+        codebooks: Codebooks,
+        items: int,
+        *,
+        uri: str | Path | None = None,
         token: str | None = None,
-        db_name: str = "",
+        database: str | None = None,
+        collection: str | None = None,
+        profile: str = "exact",
         partition: str = "",
         consistency_level: str = "Session",
         resume: bool = False,
         overwrite: bool = False,
         patience: float = 60.0,
-        check: Callable[[MilvusEngine], None] | None = None,
-        on_progress: Progress | None = None,
-    ) -> MilvusEngine:
-        """A collection that holds ``codes`` (n, M), indexed and loaded.
+        **profile_options: Any,
+    ) -> MilvusBuilder:
+        """A builder of a collection.
 
         Args:
             codebooks: The learned codebooks.
-            codes: uint8, shape (n, M).
-            ids: int64, shape (n,); 0..n-1 if None.
-            collection: The collection's name; there must be one.
-            uri: A server's address or a ``.db`` file; see `connect`.
-            profile: How codes are stored; see `mecoq_index.engines.milvus.profiles`.
-            profile_options: Options of the profile, such as ``precision`` or ``nbits``.
-            columns: Scalar fields to filter by and to be given back, of n values each.
+            items: Any number; nothing depends on it.
+            uri: The address of a server or a ``.db`` file, with or without the collection; None for
+                the environment's ``MILVUS_URI``. See `mecoq_index.engines.milvus.address`.
             token: Credentials; see `connect`.
-            db_name: The database on the server.
-            partition: The partition that the rows go into.
-            consistency_level: What searches see unless they say otherwise.
-            resume: Go on with what an earlier call with these rows left unfinished.
-            overwrite: Replace a collection of this name, once the new one is whole.
-            patience: Seconds for which transient errors are tried again; see `connect`.
-            check: Looks at the new collection before it takes its name, for instance by `verify`;
-                what it raises ends the call.
-            on_progress: Told what is done, steps done and steps in all.
+            database: The database on the server.
+            collection: The collection's name; a name in ``uri`` is then the database.
+            profile: How codes are stored; see `mecoq_index.engines.milvus.profiles`.
+            partition: The partition that the items go into.
+            consistency_level: Which changes by other clients searches see unless they say
+                otherwise.
+            resume: Continue an earlier build of the same items that was interrupted.
+            overwrite: Replace a collection of this name when the new one is complete.
+            patience: Seconds for which calls that fail transiently are repeated; see `connect`.
+            profile_options: Options of the profile: ``precision``, ``nbits``, ``links``,
+                ``ef_construction``. None leaves them at their defaults.
 
         Raises:
             InvalidInputError: If arguments are malformed, the collection exists, or the server
-                cannot hold the profile.
+                cannot hold the profile. Nothing is written before that is known, not even the
+                file of a milvus-lite.
             ServerError: If the server is out of reach, refuses, or fails.
         """
-        made = _named_profile(collection, profile, codebooks, profile_options)
-        connection = connect(uri, token=token, db_name=db_name, patience=patience)
-        filled = MilvusCollection(connection, collection, made)
-        fill(
-            filled,
-            codes,
-            ids,
-            columns,
+        place = locate(uri, collection=collection, database=database)
+        if not place.collection:
+            raise InvalidInputError(
+                "collection must be the name of the collection to make, got none. Pass it, or "
+                "write it after the address."
+            )
+        schema.check_name(place.collection)
+        schema.check_target(place.collection)
+        if partition:
+            schema.check_name(partition, "a partition")
+        given = {name: value for name, value in profile_options.items() if value is not None}
+        form = get_profile(profile, codebooks, **given)
+
+        def target() -> MilvusCollection:
+            connection = connect(place, token=token, patience=patience)
+            return MilvusCollection(connection, place.collection, form)
+
+        if is_file(place.uri) and not check_file(Path(place.uri)).exists():
+            form.check_server(Server(is_lite=True, version=()))
+        else:
+            check_fill(target(), resume=resume, overwrite=overwrite)
+        return MilvusBuilder(
+            target,
+            codebooks,
+            lambda filled, verification: cls(filled, codebooks, verification),
             partition=partition,
             consistency_level=consistency_level,
             resume=resume,
             overwrite=overwrite,
-            check=None if check is None else lambda new: check(cls(new, codebooks)),
-            on_progress=on_progress,
         )
-        return cls(filled, codebooks)
+
+    def builder_alike(self) -> MilvusBuilder:
+        """A builder whose collection takes the place of this one when it is complete."""
+        return MilvusBuilder(
+            lambda: self.collection.renamed(self.collection.name),
+            self.codebooks,
+            lambda filled, verification: type(self)(filled, self.codebooks, verification),
+            overwrite=True,
+        )
+
+    def merge_obstacle(self, other: Engine) -> str:
+        """The reason why other items cannot be merged into a copy of this index.
+
+        The words follow "differs in its", as in "layout (A instead of B)".
+        """
+        return (
+            f"place (collection {self.collection.name!r} at {self.collection.connection.uri}, "
+            "where others are added with add)"
+        )
 
     @classmethod
-    def check_build(
-        cls,
-        codebooks: Codebooks,
-        *,
-        collection: str = "",
-        uri: str | Path | None = None,
-        profile: str = "exact",
-        profile_options: Mapping[str, Any] | None = None,
-        token: str | None = None,
-        db_name: str = "",
-        resume: bool = False,
-        overwrite: bool = False,
-    ) -> None:
-        """Refuse what `build` would refuse, before any codes are made for it.
-
-        Nothing is written, not even the file that a milvus-lite is to be.
-
-        Raises:
-            InvalidInputError: If arguments are malformed, the collection exists, or the server
-                cannot hold the profile.
-            ServerError: If the server is out of reach, refuses, or fails.
-        """
-        made = _named_profile(collection, profile, codebooks, profile_options)
-        if uri is not None and is_file(str(uri)) and not check_file(Path(uri)).exists():
-            made.check_server(Server(is_lite=True, version=()))
-            return
-        connection = connect(uri, token=token, db_name=db_name)
-        target = MilvusCollection(connection, collection, made)
-        check_fill(target, resume=resume, overwrite=overwrite)
+    def accepts(cls, address: str) -> bool:
+        """Whether a text has the form of an address of a Milvus server or file."""
+        return is_address(address)
 
     @classmethod
     def attach(
         cls,
-        codebooks: Codebooks,
-        collection: str,
+        codebooks: Codebooks | None,
+        address: str | Path,
         *,
-        uri: str | Path | None = None,
         token: str | None = None,
-        db_name: str = "",
+        collection: str | None = None,
+        database: str | None = None,
         patience: float = 60.0,
     ) -> MilvusEngine:
-        """An engine for a collection that is there, loaded if it was not.
+        """An engine for a collection that exists; it is loaded if it was not.
+
+        Args:
+            codebooks: The codebooks that it was made with; None for those stored beside it. These
+                lack the weights of a backbone that was trained, if they exceed 16 MB.
+            address: A server or a file, as ``http://host:19530/photos``,
+                ``http://host:19530/shop/photos`` or ``photos.db/photos``. The collection may be
+                left out if it is the only one of this package there.
+            token: Credentials; see `connect`.
+            collection: The collection; a single name in a server's address is then the database.
+            database: The database on the server.
+            patience: Seconds for which calls that fail transiently are repeated; see `connect`.
 
         Raises:
-            InvalidInputError: If there is none, or it was made with other codebooks, or not by
-                this package.
+            InvalidInputError: If the address is malformed, there is no such collection or more
+                than one, it was made with other codebooks or by another program, or its codebooks
+                cannot be read.
             ServerError: If the server is out of reach, refuses, or fails.
         """
-        schema.check_target(collection)
-        connection = connect(uri, token=token, db_name=db_name, patience=patience, new=False)
-        description = schema.describe(connection, collection)
-        name = schema.check_made_here(description)
-        profile = get_profile(name, codebooks, **schema.profile_options(description))
-        schema.check(description, profile)
-        found = MilvusCollection(connection, collection, profile)
-        found.make_searchable()
-        return cls(found, codebooks)
+        place = locate(address, collection=collection, database=database)
+        return cls(*open_collection(place, codebooks, token=token, patience=patience))
+
+    @property
+    def keeps_ids(self) -> bool:
+        """True: items can have ids of one's own."""
+        return True
 
     def add(
         self,
@@ -173,29 +237,61 @@ class MilvusEngine:
         """Add codes (n, M) under ``ids``, or under the next free numbers.
 
         Raises:
-            InvalidInputError: If arguments are malformed, or an id is taken.
+            InvalidInputError: If arguments are malformed, an id is taken, or the columns are not
+                those of the collection.
             ServerError: If the server fails.
         """
         codes = check_codes(codes, self.codebooks.M, self.codebooks.K)
         self.collection.add(codes, ids, columns, partition=partition)
 
-    def search(self, z: Vectors, k: int, **options: Any) -> MilvusHits:
-        """The k best items for each raw query (nq, D), missing results -1 and -inf.
+    def search(self, z: Vectors, k: int, **options: Any) -> Hits:
+        """The k best items for each raw query (nq, D); missing results are -1 and -inf.
 
         Takes the options of `mecoq_index.engines.milvus.searching.search` by keyword.
+
+        Raises:
+            InvalidInputError: If arguments are malformed.
+            ServerError: If the server fails, or refuses the filter.
         """
         return search(self.collection, z, k, **options)
 
-    def verify(self, **options: Any) -> Verification:
-        """Compare what Milvus holds and returns with the reference; see `verification.verify`."""
-        return verify(self.collection, self.codebooks, **options)
+    def columns(self) -> Sequence[str]:
+        """Names of the columns that every item has."""
+        if self._column_names is None:  # they never change, and every search may ask for them
+            self._column_names = self.collection.columns()
+        return tuple(self._column_names)
+
+    def verify(self, *, expected_rows: int | None = None, **options: Any) -> Verification:
+        """Compare the rows and results of Milvus with the reference.
+
+        Args:
+            expected_rows: The number of items that there must be, if it is known.
+            options: As `mecoq_index.engines.milvus.verification.verify` takes them.
+
+        Raises:
+            InvalidInputError: If an option is malformed.
+            ServerError: If the server is out of reach or fails.
+        """
+        return verify(self.collection, self.codebooks, expected_rows=expected_rows, **options)
+
+    def items(self) -> Iterator[Batch]:
+        """All items with their columns, by ascending ids."""
+        ids = self.ids()
+        for at in range(0, len(ids), _PAGE):
+            some = ids[at : at + _PAGE]
+            codes, columns = self.collection.rows(some)
+            yield Batch(codes, some, None, columns)
 
     def ids(self) -> Ids:
         """The ids (n,) of all items, ascending."""
         return self.collection.ids()
 
     def codes(self, ids: Ids) -> Codes:
-        """The codes (n, M) of the items with these ids."""
+        """The codes (n, M) of the items with these ids, which may repeat.
+
+        Raises:
+            InvalidInputError: If ids are malformed, or no item has one of them.
+        """
         return self.collection.codes(ids)
 
     def remove(self, ids: Ids) -> int:
@@ -203,112 +299,98 @@ class MilvusEngine:
         return self.collection.remove(ids)
 
     def save(self, path: Path) -> None:
-        """Write where the collection is, without credentials."""
-        where = {
-            "uri": self.collection.connection.uri,
-            "db_name": self.collection.connection.db_name,
-            "collection": self.collection.name,
-        }
-        path.write_text(json.dumps(where) + "\n", encoding="utf-8")
+        """Write the place of the collection, without credentials."""
+        write_place(Path(path), self.collection)
 
     @classmethod
-    def open(cls, path: Path, codebooks: Codebooks, *, token: str | None = None) -> MilvusEngine:
-        """Attach to the collection that `save` wrote down.
+    def open(
+        cls,
+        path: Path,
+        codebooks: Codebooks,
+        *,
+        token: str | None = None,
+        collection: str | None = None,
+        database: str | None = None,
+    ) -> MilvusEngine:
+        """Attach to the collection whose place `save` wrote.
 
         Args:
             path: The file.
             codebooks: The codebooks that the codes belong to.
             token: Credentials; see `connect`.
+            collection: A collection to open instead of the one in the file.
+            database: A database to use instead of the one in the file.
 
         Raises:
             ArtifactError: If the file is damaged.
-            InvalidInputError: If the collection is gone, or was made with other codebooks.
+            InvalidInputError: If the collection does not exist, or was made with other codebooks.
             ServerError: If the server is out of reach, refuses, or fails.
         """
-        try:
-            where = json.loads(check_readable(path).read_text(encoding="utf-8"))
-            collection, uri, db_name = where["collection"], where["uri"], where["db_name"]
-        except UNREADABLE as exc:
-            raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
-        return cls.attach(codebooks, collection, uri=uri, token=token, db_name=db_name)
-
-    @property
-    def bytes_per_vector(self) -> float:
-        """Bytes of index memory an item by the profile's reckoning, 8 of id included."""
-        return self.collection.profile.bytes_per_vector + 8.0
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values for people and logs."""
-        return describe(self.collection)
-
-    def __len__(self) -> int:
-        return len(self.collection)
-
-
-def _named_profile(
-    collection: str, profile: str, codebooks: Codebooks, options: Mapping[str, Any] | None
-) -> Profile:
-    if not collection:
-        raise InvalidInputError("collection must be the name of the collection to make, got none.")
-    return get_profile(profile, codebooks, **(options or {}))
-
-
-class MilvusHamming:
-    """Packed bits in a Milvus collection, by Hamming distance: what AQS is compared with.
-
-    Attributes:
-        collection: The collection.
-    """
-
-    def __init__(self, collection: MilvusCollection) -> None:
-        self.collection = collection
+        place = read_place(path)
+        return cls.attach(
+            codebooks,
+            place.uri,
+            token=token,
+            collection=collection or place.collection,
+            database=database or place.database,
+        )
 
     @classmethod
-    def build(
+    def export(
         cls,
-        bits: Codes,
-        ids: Ids | None = None,
+        out: Path,
+        codebooks: Codebooks,
+        source: Engine | None,
+        columns: Columns,
         *,
-        collection: str,
-        uri: str | Path | None = None,
-        token: str | None = None,
-        db_name: str = "",
-        hasher: str = "",
-        patience: float = 60.0,
+        on_progress: Progress = silent,
         **options: Any,
-    ) -> MilvusHamming:
-        """A collection that holds packed bits (n, bits / 8); options as of `filling.fill`.
+    ) -> Mapping[str, Any]:
+        """Write the items of an engine as parquet files for Milvus's bulk import.
 
         Args:
-            bits: uint8, shape (n, bits / 8), as of ``np.packbits`` or a baseline's ``encode``.
-            ids: int64, shape (n,); 0..n-1 if None.
-            collection: The collection's name.
-            uri: A server's address; see `connect`.
-            token: Credentials; see `connect`.
-            db_name: The database on the server.
-            hasher: A name for what made the bits; a collection is only resumed by its own.
-            patience: Seconds for which transient errors are tried again.
-            options: Further arguments of `mecoq_index.engines.milvus.filling.fill`.
+            out: The folder to make.
+            codebooks: The codebooks of the items.
+            source: The engine that holds the items.
+            columns: Names, as ``name``, and columns of the items, in the order of ascending ids.
+                Items that are in Milvus keep their columns.
+            on_progress: Called with ("writing", items written, items in all).
+            options: As `mecoq_index.engines.milvus.export.export_items` takes them.
+
+        Returns:
+            The note in the folder, ``schema.json``.
 
         Raises:
-            InvalidInputError: If arguments are malformed, or the server has no binary vectors.
-            ServerError: If the server is out of reach, refuses, or fails.
+            InvalidInputError: If there is no source, an option is malformed, Milvus cannot hold a
+                column, or the folder must not be replaced.
+            MissingDependencyError: If pyarrow is not installed.
         """
-        if getattr(bits, "ndim", 0) != 2:
-            raise InvalidInputError("bits must be a uint8 array of shape (n, bits / 8).")
-        profile: Profile = Hamming(8 * bits.shape[1], hasher=hasher)
-        connection = connect(uri, token=token, db_name=db_name, patience=patience)
-        filled = MilvusCollection(connection, collection, profile)
-        fill(filled, bits, ids, **options)
-        return cls(filled)
+        from .export import export_items
 
-    def search(self, q: Codes, k: int, **options: Any) -> MilvusHits:
-        """The k nearest rows for packed bits (nq, bits / 8); scores are numbers of equal bits."""
-        return search(self.collection, q, k, **options)
+        stored = source.collection if isinstance(source, MilvusEngine) else None
+        return export_items(
+            out, codebooks, source, columns, stored=stored, on_progress=on_progress, **options
+        )
+
+    @classmethod
+    def bench_variants(
+        cls, codebooks: Codebooks, **options: Any
+    ) -> Mapping[str, Variant | BitsVariant]:
+        """The profiles to measure, and Hamming codes on the same server, by name.
+
+        Takes the options of `mecoq_index.engines.milvus.bench.bench_variants` by keyword.
+
+        Raises:
+            InvalidInputError: If a profile does not exist, or the server cannot hold it.
+            ServerError: If the server is out of reach or refuses the credentials.
+        """
+        from .bench import bench_variants
+
+        return bench_variants(codebooks, **options)
 
     @property
     def bytes_per_vector(self) -> float:
-        """Bits / 8, and 8 of id."""
+        """Bytes of index memory per item as the profile estimates them, 8 of id included."""
         return self.collection.profile.bytes_per_vector + 8.0
 
     def describe(self) -> dict[str, Any]:
@@ -317,19 +399,3 @@ class MilvusHamming:
 
     def __len__(self) -> int:
         return len(self.collection)
-
-
-def describe(collection: MilvusCollection) -> dict[str, Any]:
-    """Plain values on a collection, for people and logs."""
-    profile = collection.profile
-    return {
-        "engine": "milvus",
-        "server": str(collection.connection.server),
-        "uri": collection.connection.uri,
-        "collection": collection.name,
-        "profile": profile.name,
-        "index": profile.index_type,
-        "items": len(collection),
-        "exact": profile.exact,
-        "bytes_per_vector": profile.bytes_per_vector + 8.0,
-    }

@@ -1,79 +1,89 @@
-"""Hand an index over to Milvus: files for its bulk import, from whatever engine holds the codes."""
+"""Files for Milvus's bulk import, from the items of any engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..._arrays import Ids
-from ..base import Engine
-from .bulk import Rows, rows_per_group, write_rows
-from .engine import MilvusEngine
+from ..._progress import Progress, silent
+from ...codebooks import Codebooks
+from ...errors import InvalidInputError
+from ..base import Batch, Columns, Engine
+from .bulk import rows_per_group, write_rows
+from .collection import MilvusCollection
 from .profiles import get_profile
-from .schema import ID, Columns
-
-NAME = "name"
+from .schema import ID
 
 
-class Names(Sized, Protocol):
-    """What items are called, by id; of length 0 for items without names."""
-
-    def __getitem__(self, id: int, /) -> str: ...
-
-
-def export_engine(
-    folder: str | Path,
-    engine: Engine,
-    names: Names,
+def export_items(
+    folder: Path,
+    codebooks: Codebooks,
+    source: Engine | None,
+    columns: Columns,
     *,
+    stored: MilvusCollection | None = None,
     profile: str = "exact",
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
+    **profile_options: Any,
 ) -> dict[str, Any]:
-    """Write the items of an engine as parquet files, in the order of their ids.
+    """Write the items of an engine as parquet files, by ascending ids.
 
     Args:
         folder: The folder to make, see `mecoq_index.engines.milvus.bulk`.
-        engine: The engine.
-        names: What items are called, which becomes the text column ``name``; empty for none. Of
-            items in Milvus the columns are kept.
-        profile: In which form Milvus is to store them.
+        codebooks: The codebooks of the items.
+        source: The engine that holds the items.
+        columns: Columns of the items, in the order of ascending ids.
+        stored: The collection of the items if they are in Milvus; its columns are kept.
+        profile: The form in which Milvus is going to store codes.
         overwrite: Whether an older export may be replaced.
-        on_progress: Told items written and items in all.
+        on_progress: Called with ("writing", items written, items in all).
+        profile_options: Options of the profile, such as ``precision``; None for the default.
 
     Returns:
-        What the note in the folder says.
+        The note in the folder, ``schema.json``.
 
     Raises:
-        InvalidInputError: If there is no such profile, Milvus cannot hold a name, or the folder
-            must not be replaced.
+        InvalidInputError: If there is no source, an option is malformed, there is not one value of
+            a column for each item, Milvus cannot hold a column, or the folder must not be replaced.
         MissingDependencyError: If pyarrow is not installed.
     """
-    form = get_profile(profile, engine.codebooks)
-    ids = np.sort(engine.ids())
+    if source is None:
+        raise InvalidInputError("source must be an index whose items are exported, got none.")
+    given = {name: value for name, value in profile_options.items() if value is not None}
+    form = get_profile(profile, codebooks, **given)
+    ids = np.sort(source.ids())
+    for name, values in columns.items():
+        if len(values) != len(ids):
+            raise InvalidInputError(
+                f"column {name!r} must have one value per item, {len(ids)} in all, got "
+                f"{len(values)}."
+            )
     return write_rows(
         folder,
         form,
-        _batches(engine, names, ids, rows_per_group(form)),
+        _batches(source, columns, stored, ids, rows_per_group(form)),
         overwrite=overwrite,
-        on_written=None if on_progress is None else lambda done: on_progress(done, len(ids)),
+        on_written=lambda done: on_progress("writing", done, len(ids)),
     )
 
 
-def _batches(engine: Engine, names: Names, ids: Ids, size: int) -> Iterator[Rows]:
+def _batches(
+    source: Engine, columns: Columns, stored: MilvusCollection | None, ids: Ids, size: int
+) -> Iterator[Batch]:
     for at in range(0, len(ids), size):
-        part = ids[at : at + size]
-        yield Rows(engine.codes(part), part, _columns(engine, names, part))
+        some = ids[at : at + size]
+        given = {name: values[at : at + size] for name, values in columns.items()}
+        yield Batch(source.codes(some), some, None, {**_stored_columns(stored, some), **given})
 
 
-def _columns(engine: Engine, names: Names, ids: Ids) -> Columns:
-    """The items' names; of items that are in Milvus already, what else their rows hold."""
-    if len(names):
-        return {NAME: [names[i] for i in ids.tolist()]}
-    if not isinstance(engine, MilvusEngine) or not (fields := engine.collection.columns()):
+def _stored_columns(stored: MilvusCollection | None, ids: Ids) -> Columns:
+    """The columns of items that are in Milvus already."""
+    if stored is None or not (names := stored.columns()):
         return {}
-    rows = {row[ID]: row for row in engine.collection.fields(ids, fields)}
-    return {field: [rows[i][field] for i in ids.tolist()] for field in fields}
+    rows = {row[ID]: row for row in stored.fields(ids, names)}
+    return {name: [rows[i][name] for i in ids.tolist()] for name in names}

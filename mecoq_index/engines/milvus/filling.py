@@ -1,8 +1,8 @@
-"""Fill a collection as a whole: made, loaded, indexed, counted and checked, or not there.
+"""Fill a collection completely (rows, index, checks), or leave none behind.
 
-Rows go into a collection beside, whose name ends in ``_unfinished`` and which takes its own name
-when it is whole: half a load is never found under the name that others search. A digest of what is
-loaded, among its properties, tells an unfinished load of these rows from that of others.
+Rows first go into a collection whose name ends in ``_unfinished``. It is renamed when it is
+complete, so that nobody ever searches half a load. A digest of the rows, among its properties,
+distinguishes an unfinished load of the same rows from others.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, check_ids
+from ..._arrays import Codes, Ids, as_ids
+from ..._progress import Progress, silent
 from ...errors import InvalidInputError, ServerError
+from ..base import Columns
 from . import schema
 from .collection import MilvusCollection
-from .indexing import Progress
-from .schema import UNFINISHED, Columns
+from .schema import UNFINISHED
 
 
 def check_fill(
     collection: MilvusCollection, *, resume: bool = False, overwrite: bool = False
 ) -> None:
-    """Refuse what `fill` could not make, before any work is done for its rows.
+    """Refuse the collections that `fill` would refuse, before any work is done for their rows.
 
     Raises:
-        InvalidInputError: If the server cannot hold the profile, or there is a collection that is
-            neither to be resumed nor replaced, or that this package has not made.
+        InvalidInputError: If the server cannot hold the profile, or the collection exists and may
+            neither be resumed nor replaced, or another program made it.
         ServerError: If the server fails.
     """
+    schema.check_target(collection.name)
     connection, name = collection.connection, collection.name
     collection.profile.check_server(connection.server)
     beside = collection.renamed(name + UNFINISHED)
@@ -40,7 +42,7 @@ def check_fill(
         if not (resume or overwrite):
             raise InvalidInputError(
                 f"collection {name!r} exists already at {connection.uri}. Choose another name, or "
-                "replace it by --overwrite."
+                "allow replacing it with --overwrite."
             )
         description = schema.describe(connection, name)
         if (real := description["collection_name"]) != name:
@@ -53,8 +55,8 @@ def check_fill(
     if beside.exists():
         if not (resume or overwrite):
             raise InvalidInputError(
-                f"a load of collection {name!r} was left unfinished at {connection.uri}. Go on by "
-                "--resume, or start again by --overwrite."
+                f"a load of collection {name!r} was left unfinished at {connection.uri}. Continue "
+                "with --resume, or start again with --overwrite."
             )
         description = schema.describe(connection, beside.name)
         schema.check_made_here(description)
@@ -72,36 +74,38 @@ def fill(
     consistency_level: str = "Session",
     resume: bool = False,
     overwrite: bool = False,
+    has_codebooks: bool = False,
     check: Callable[[MilvusCollection], None] | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> None:
     """Make a collection that holds exactly these rows, indexed and loaded.
 
     Args:
-        collection: What to make; it must not exist unless ``resume`` or ``overwrite``.
+        collection: The collection to make; it must not exist unless ``resume`` or ``overwrite``.
         codes: uint8, shape (n, width of a code).
         ids: int64, shape (n,); 0..n-1 if None.
         columns: Scalar fields, of n values each.
         partition: The partition that the rows go into; the default one if empty.
-        consistency_level: What searches see unless they say otherwise. "Session": what the same
-            client has written, at least.
-        resume: Go on with what an earlier call with these rows left unfinished; nothing is done if
-            it was finished.
-        overwrite: Replace a collection of this name. It stays in use until the new one is whole;
+        consistency_level: Which changes by other clients searches see unless they say otherwise.
+            With "Session" a client sees at least its own.
+        resume: Continue an earlier call with the same rows that was interrupted; do nothing if it
+            was finished.
+        overwrite: Replace a collection of this name. It stays in use until the new one is complete;
             then there is a moment without one. Aliases are kept.
-        check: Looks at the new collection before it takes its name; what it raises ends the call.
-        on_progress: Told what is done, steps done and steps in all.
+        has_codebooks: Whether ``check`` stores the codebooks beside the collection.
+        check: Called with the complete collection before it takes its name, or with the one that
+            ``resume`` found finished. An error that it raises ends this call.
+        on_progress: Called with (a few words, steps done, steps in all).
 
     Raises:
-        InvalidInputError: If arguments are malformed, the collection exists, or what is to be
-            resumed is a load of something else. A collection that this call made is removed.
-        ServerError: If the server fails. What was loaded stays, to be resumed.
+        InvalidInputError: If arguments are malformed, the collection exists, or the load to resume
+            was one of other rows. A collection that this call made is removed.
+        ServerError: If the server fails. Loaded rows stay, so that the load can be resumed.
     """
-    schema.check_target(collection.name)
     if partition:
         schema.check_name(partition, "a partition")
     codes = collection.profile.check_codes(codes)
-    ids = np.arange(len(codes), dtype=np.int64) if ids is None else check_ids(ids, len(codes))
+    ids = np.arange(len(codes), dtype=np.int64) if ids is None else as_ids(ids, len(codes))
     checked = schema.check_columns(columns, len(codes))
     check_fill(collection, resume=resume, overwrite=overwrite)
     content = _digest(codes, ids, checked)
@@ -110,6 +114,8 @@ def fill(
     if resume and not found and collection.exists():
         if collection.content() == content:
             collection.make_searchable()
+            if check is not None:
+                check(collection)
             return
         if not overwrite:
             raise _other_content(collection.name)
@@ -121,7 +127,12 @@ def fill(
         if found:
             new.drop()
             found = False
-        new.create(checked, consistency_level=consistency_level, content=content)
+        new.create(
+            checked,
+            consistency_level=consistency_level,
+            content=content,
+            has_codebooks=has_codebooks,
+        )
     try:
         new.insert(
             codes, ids, checked, partition=partition, skip_present=found, on_progress=on_progress
@@ -129,8 +140,8 @@ def fill(
         new.finish(on_progress)
         if (held := len(new)) != len(codes):
             raise ServerError(
-                f"collection {new.name!r} holds {held} rows, but {len(codes)} were to be loaded: "
-                "somebody else writes to it. Start again by --overwrite."
+                f"collection {new.name!r} must hold the {len(codes)} rows that were loaded, but "
+                f"holds {held}: another program writes to it. Start again with --overwrite."
             )
         if check is not None:
             check(new)
@@ -158,8 +169,8 @@ def _take_name(new: MilvusCollection, collection: MilvusCollection) -> None:
 
 def _other_content(name: str) -> InvalidInputError:
     return InvalidInputError(
-        f"collection {name!r} was filled from something else, so it cannot be resumed. Choose "
-        "another name, or start again by --overwrite."
+        f"collection {name!r} was filled from other rows, so it cannot be resumed. Choose another "
+        "name, or start again with --overwrite."
     )
 
 

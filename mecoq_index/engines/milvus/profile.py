@@ -1,4 +1,4 @@
-"""What a profile is: a form in which codes are stored in Milvus, and an index that scans it."""
+"""Profiles: a form in which codes are stored in Milvus, and an index that scans it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...errors import InvalidInputError
 from .connection import Server
 
 Values = Any
-"""Values of a vector field, one a row, as pymilvus takes them: an array (n, D), or a list."""
+"""Values of a vector field, one per row, as pymilvus takes them: an array (n, D), or a list."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,8 @@ class Queries:
     """Queries in the form in which a field is searched.
 
     Attributes:
-        values: One a query, as pymilvus takes them.
-        offset: float32, shape (nq,) or (): added to Milvus's score, it gives ours.
+        values: One per query, as pymilvus takes them.
+        offset: float32, shape (nq,) or (), the difference of our score and Milvus's.
     """
 
     values: Values
@@ -41,13 +41,13 @@ class Profile(ABC):
     exact: ClassVar[bool] = False
     """Whether scores and order are those of the reference, up to the rounding of floats."""
     search_options: ClassVar[frozenset[str]] = frozenset()
-    """Settings that a search takes."""
+    """Names of the settings that a search takes."""
     least_version: ClassVar[tuple[int, ...]] = (2, 3)
     on_lite: ClassVar[bool] = False
     field_type: str = "FLOAT_VECTOR"
     """Milvus's name for the type of the vector field."""
     options: Mapping[str, Any] = MappingProxyType({})
-    """What it was made with, beside codebooks; plain values."""
+    """The settings that it was made with, beside codebooks; plain values."""
 
     def check_server(self, server: Server) -> None:
         """Refuse a server that cannot hold this profile.
@@ -58,7 +58,7 @@ class Profile(ABC):
         if server.is_lite and not self.on_lite:
             raise InvalidInputError(
                 f"profile {self.name!r} needs {self.index_type}, which milvus-lite does not have "
-                "(it would scan all vectors and not say so). Use a Milvus server, or profile exact."
+                "(it would silently scan all vectors). Use a Milvus server, or profile exact."
             )
         if not server.is_lite and server.version < self.least_version:
             needed = ".".join(map(str, self.least_version))
@@ -68,11 +68,11 @@ class Profile(ABC):
             )
 
     def check_skipping(self, server: Server, what: str) -> None:  # noqa: B027
-        """Refuse to leave rows out of a scan where the server then gives wrong scores.
+        """Refuse to leave rows out of a scan if the server then returns wrong scores.
 
         Args:
             server: The server.
-            what: What leaves rows out; the first words of the message.
+            what: The cause for leaving rows out; the first words of the message.
 
         Raises:
             InvalidInputError: If the server's index cannot do it.
@@ -81,20 +81,20 @@ class Profile(ABC):
     @property
     @abstractmethod
     def width(self) -> int | None:
-        """The ``dim`` of the vector field; None where it has none."""
+        """The ``dim`` of the vector field; None if it has none."""
 
     @property
     @abstractmethod
     def bytes_per_vector(self) -> float:
-        """Bytes of index memory an item, ids left out."""
+        """Bytes of index memory per item, without its id."""
 
     @property
     @abstractmethod
     def belongs_to(self) -> str:
-        """What codes must come from to be compared with those stored: a fingerprint."""
+        """The fingerprint of the codebooks that stored codes can be compared for."""
 
     def index_params(self) -> dict[str, Any]:
-        """Parameters of the index, beside its type and metric."""
+        """Parameters of the index, without its type and metric."""
         return {}
 
     def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Profile(ABC):
 
     @abstractmethod
     def check_codes(self, codes: Codes) -> Codes:
-        """Codes (n, width of a code) as they must be.
+        """Return codes (n, width of a code) if they are well formed.
 
         Raises:
             InvalidInputError: If they are not.
@@ -111,11 +111,11 @@ class Profile(ABC):
 
     @abstractmethod
     def documents(self, codes: Codes) -> Values:
-        """What is stored for codes."""
+        """The values to store for codes."""
 
     @abstractmethod
     def queries(self, q: Any) -> Queries:
-        """What is searched with for raw queries.
+        """The values to search with for raw queries.
 
         Raises:
             InvalidInputError: If the queries are malformed.
@@ -127,8 +127,8 @@ class Profile(ABC):
 
     @abstractmethod
     def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
-        """Which values (n,) can have been made by `documents`."""
+        """For each value (n,), whether `documents` can have made it."""
 
     def scores(self, found: Scores, offset: npt.NDArray[np.float32]) -> Scores:
-        """Our scores, which grow with similarity, of Milvus's (nq, k)."""
+        """Turn Milvus's scores (nq, k) into ours, which grow with similarity."""
         return found + offset[..., None] if offset.ndim else found

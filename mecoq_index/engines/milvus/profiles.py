@@ -1,21 +1,21 @@
-"""The profiles, and what each of them costs and keeps.
+"""The profiles: their fields, indexes, rankings and servers.
 
 | profile | field | index | ranking | servers |
 |---|---|---|---|---|
 | ``exact`` | decoded vectors | FLAT | AQS, exactly | all |
-| ``graph`` | decoded vectors | HNSW | AQS, where the graph leads to | all |
+| ``graph`` | decoded vectors | HNSW | AQS, of the items that the graph finds | all |
 | ``compact`` | decoded vectors | IVF_PQ, one list | AQS, but for lost codewords | 2.3 and later |
 | ``sparse`` | one-hot codes | SPARSE_INVERTED_INDEX | AQS, exactly | 2.4 and later, lite |
-| ``faiss`` | decoded vectors | FAISS, by a string | as ``compact``; never run | 3.0 and later |
+| ``faiss`` | decoded vectors | FAISS, by a string | as ``compact``; untested | 3.0 and later |
 | ``hamming`` | packed bits | BIN_FLAT | Hamming distance: the baseline | 2.3 and later |
 
-``compact`` hands Milvus's own k-means vectors whose every subvector is one of K codewords. Given
-one or two bits more than log2 K, it finds nearly all of them again, and its codes rank as ours;
-given log2 K bits it does not. One list is needed because Milvus encodes the residual to the list's
-centre.
+``compact`` trains Milvus's own k-means on vectors whose every subvector is one of K codewords. With
+one or two bits more than log2 K, k-means finds nearly all codewords again, and Milvus's codes rank
+as ours do; with log2 K bits it loses too many. There must be a single list, because Milvus encodes
+residuals to the centers of lists.
 
-Milvus-lite accepts IVF_PQ and other indexes that it does not have and scans all vectors instead:
-what it cannot hold is refused here.
+Milvus-lite accepts IVF_PQ and other indexes that it does not have, and scans all vectors instead.
+Profiles that need such an index are refused here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import sparse_codes
-from ..._arrays import Codes, Scores, Vectors, check_codes, check_vectors
+from ..._arguments import check_known
+from ..._arrays import Codes, Scores, Vectors, as_vectors, check_codes
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import block_normalize, decode, encode
@@ -89,11 +90,11 @@ class _Decoded(_Learned):
         return decode(codes, self.codebooks).astype(self._dtype, copy=False)
 
     def queries(self, q: Vectors) -> Queries:
-        """Block-normalised vectors (nq, D)."""
+        """Block-normalized vectors (nq, D)."""
         D = self.codebooks.D
-        if not isinstance(q, np.ndarray) or q.ndim != 2 or q.shape[1] != D:
-            check_vectors(q, D, name="z")
-        q = block_normalize(q, self.codebooks.M)  # which checks the rest on its way
+        if not isinstance(q, np.ndarray) or q.dtype != np.float32 or q.ndim != 2 or q.shape[1] != D:
+            q = as_vectors(q, D, name="z")
+        q = block_normalize(q, self.codebooks.M)  # checks that they are finite
         return Queries(q.astype(self._dtype, copy=False), np.zeros((), np.float32))
 
     def codes(self, values: Values) -> Codes:
@@ -114,7 +115,7 @@ class _Decoded(_Learned):
 
 
 class Exact(_Decoded):
-    """Decoded vectors, scanned: AQS; with float16 up to about 1e-3."""
+    """Decoded vectors that are scanned: AQS, with float16 up to about 1e-3."""
 
     name = "exact"
     index_type = "FLAT"
@@ -123,7 +124,7 @@ class Exact(_Decoded):
 
 
 class Graph(_Decoded):
-    """Decoded vectors in an HNSW graph: AQS of the items that the graph leads to."""
+    """Decoded vectors in an HNSW graph: AQS of the items that the graph finds."""
 
     name = "graph"
     index_type = "HNSW"
@@ -150,16 +151,16 @@ class Graph(_Decoded):
         self._links, self._ef_construction = links, ef_construction
 
     def index_params(self) -> dict[str, Any]:
-        """``M`` is Milvus's name for the links of an item a level."""
+        """The links of an item on each level, which Milvus calls ``M``, and ``efConstruction``."""
         return {"M": self._links, "efConstruction": self._ef_construction}
 
     def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
-        """``ef`` is at least k; 512 unless set."""
+        """The option ``ef``, 512 unless set, and at least k."""
         return {"ef": max(k, options.get("ef", 512))}
 
     @property
     def bytes_per_vector(self) -> float:
-        """The vector, and two times ``M`` links of 4 bytes on the lowest level."""
+        """The vector, and twice the number of links, of 4 bytes each, on the lowest level."""
         return super().bytes_per_vector + 8.0 * self._links
 
 
@@ -168,8 +169,8 @@ class Compact(_Decoded):
 
     Args:
         codebooks: The learned codebooks.
-        nbits: Bits of Milvus's codes for a subvector, log2 K + 1 or more; log2 K + 2 if None, with
-            which k-means misses hardly any codeword.
+        nbits: Bits of Milvus's code for each subvector, at least log2 K + 1. None for log2 K + 2,
+            with which k-means misses hardly any codeword.
     """
 
     name = "compact"
@@ -186,10 +187,10 @@ class Compact(_Decoded):
             )
 
     def check_skipping(self, server: Server, what: str) -> None:
-        """Refuse it on Milvus 2.3.
+        """Refuse to leave rows out on Milvus 2.3.
 
-        Its IVF_PQ gives the scores of some rows to others as soon as a filter, or rows that were
-        removed, leave gaps among those that it scans (seen on 2.3.5; `verify` tests later ones).
+        Its IVF_PQ returns the scores of some rows for others as soon as a filter or removed rows
+        leave gaps among the scanned ones. Seen on 2.3.5; `verify` checks later versions.
         """
         if server.version < (2, 4):
             raise InvalidInputError(
@@ -198,11 +199,11 @@ class Compact(_Decoded):
             )
 
     def index_params(self) -> dict[str, Any]:
-        """One list: Milvus encodes residuals to a list's centre."""
+        """A single list, because Milvus encodes residuals to the centers of lists."""
         return {"nlist": 1, "m": self.codebooks.M, "nbits": self.nbits}
 
     def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
-        """The one list."""
+        """The single list."""
         return {"nprobe": 1}
 
     @property
@@ -215,7 +216,8 @@ class Sparse(_Learned):
     """One-hot codes against lookup tables: AQS exactly.
 
     Codeword k of codebook m is dimension ``m * K + k``. Milvus keeps positive entries only, so each
-    codebook's part of the lookup table is shifted; the sum of the shifts is taken off the scores.
+    codebook's part of the lookup table is shifted, and the sum of the shifts is subtracted from the
+    scores.
     """
 
     name = "sparse"
@@ -231,12 +233,12 @@ class Sparse(_Learned):
         return None
 
     def search_params(self, k: int, options: Mapping[str, int]) -> dict[str, Any]:
-        """No entry of a query is left out."""
+        """Parameters that leave out no entry of a query."""
         return {"drop_ratio_search": 0.0}
 
     @property
     def bytes_per_vector(self) -> float:
-        """A posting of 8 bytes, and the stored row again, for each of M entries."""
+        """Twice 8 bytes, in a posting and in the stored row, for each of M entries."""
         return 16.0 * self.codebooks.M
 
     def documents(self, codes: Codes) -> Values:
@@ -245,7 +247,7 @@ class Sparse(_Learned):
 
     def queries(self, q: Vectors) -> Queries:
         """Shifted lookup tables, as dictionaries with M K entries."""
-        q = check_vectors(q, self.codebooks.D, name="z")
+        q = as_vectors(q, self.codebooks.D, name="z")
         return Queries(*sparse_codes.shifted_tables(q, self.codebooks))
 
     def codes(self, values: Values) -> Codes:
@@ -258,9 +260,10 @@ class Sparse(_Learned):
 
 
 class Faiss(_Decoded):
-    """Decoded vectors in an index that Milvus makes by a FAISS factory string. Never run.
+    """Decoded vectors in an index that Milvus makes from a FAISS factory string. Untested.
 
-    Milvus 3.0 trains the index: the string takes no codebooks. See https://milvus.io/docs/faiss.md.
+    Milvus 3.0 trains the index itself, because the string takes no codebooks. See
+    https://milvus.io/docs/faiss.md.
     """
 
     name = "faiss"
@@ -279,7 +282,7 @@ class Faiss(_Decoded):
 
     @property
     def bytes_per_vector(self) -> float:
-        """Of the factory string that is used unless another is given."""
+        """Bytes of the index that the default factory string makes."""
         return float(self._bytes)
 
 
@@ -288,7 +291,7 @@ class Hamming(Profile):
 
     Args:
         bits: Bits of a code, a multiple of 8.
-        hasher: What codes of other hashers are told apart by, where the caller has a name for it.
+        hasher: A name of the method that made the bits, so that those of others are refused.
     """
 
     name = "hamming"
@@ -337,11 +340,11 @@ class Hamming(Profile):
         return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, self.bits // 8)
 
     def are_codes(self, values: Values) -> npt.NDArray[np.bool_]:
-        """All are."""
+        """True for all values: any bits can be a code."""
         return np.ones(len(values), np.bool_)
 
     def scores(self, found: Scores, offset: npt.NDArray[np.float32]) -> Scores:
-        """Bits that are equal."""
+        """The number of equal bits."""
         equal: Scores = np.float32(self.bits) - found
         return equal
 
@@ -352,7 +355,7 @@ PROFILES: dict[str, type[Profile]] = {
 
 
 def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
-    """The profile of learned codes that is called ``name``, with options of its own.
+    """Make the profile of learned codes that is called ``name``, with options of its own.
 
     Raises:
         InvalidInputError: If there is no such profile, or it does not take these options.
@@ -361,8 +364,8 @@ def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
     if kind is None or not issubclass(kind, _Learned):
         known = [name for name, found in PROFILES.items() if issubclass(found, _Learned)]
         raise InvalidInputError(f"profile must be one of {known}, got {name!r}.")
-    if unknown := sorted(options.keys() - inspect.signature(kind).parameters.keys()):
-        raise InvalidInputError(f"profile {name!r} does not take the options {unknown}.")
+    known = [option for option in inspect.signature(kind).parameters if option != "codebooks"]
+    check_known(options, known, what=f"option of profile {name!r}")
     made = kind(codebooks, **options)
     made.options = dict(options)
     return made

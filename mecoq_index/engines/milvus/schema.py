@@ -1,6 +1,6 @@
 """The schema of a collection: an id, a vector field, and the user's scalar columns.
 
-A collection carries, as properties, what its codes belong to, so that other codebooks are refused.
+The properties of a collection name the codebooks of its codes, so that others are refused.
 """
 
 from __future__ import annotations
@@ -14,62 +14,68 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InvalidInputError
+from ..base import Columns
 from .connection import Connection, import_pymilvus
 from .profile import Profile
 
-ID, VECTOR = "id", "vector"
+ID, VECTOR, NAME = "id", "vector", "name"
 UNFINISHED = "_unfinished"
-"""What the name of a collection ends in while it is being filled."""
+"""The end of a collection's name while it is being filled."""
+CODEBOOKS = "mecoq_codebooks"
+"""The collection that holds the codebooks of the others, see `codebook_store`."""
 
 _PROPERTY_PROFILE, _PROPERTY_OPTIONS = "mecoq.profile", "mecoq.profile_options"
 _PROPERTY_BELONGS, _PROPERTY_CONTENT = "mecoq.belongs_to", "mecoq.content"
+_PROPERTY_CODEBOOKS = "mecoq.codebooks"
 _LARGEST_INTEGER = 2**63 - 1
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,254}"
-LONGEST_TEXT = 65535  # Milvus's limit, in bytes; only what is stored takes room
-
-Columns = Mapping[str, Any]
-"""Scalar fields by name: a list or an array of n values each."""
+LONGEST_TEXT = 65535  # Milvus's limit, in bytes; shorter text takes less room
 
 
 def check_name(name: str, what: str = "a collection") -> str:
-    """A name, if Milvus takes it; milvus-lite takes others too.
+    """Return a name that Milvus accepts; milvus-lite accepts others as well.
 
     Raises:
-        InvalidInputError: If it does not.
+        InvalidInputError: If Milvus does not accept it.
     """
     if not re.fullmatch(_NAME, name):
         raise InvalidInputError(
-            f"{what} must be called by letters, digits and underscores, 255 at most and no digit "
-            f"first, got {name!r}."
+            f"the name of {what} must consist of at most 255 letters, digits and underscores and "
+            f"must not begin with a digit, got {name!r}."
         )
     return name
 
 
 def check_target(name: str) -> None:
-    """Refuse the name of a collection that is kept for those that are being filled.
+    """Refuse the names of collections that this package uses itself.
 
     Raises:
         InvalidInputError: If it is such a name.
     """
     if name.endswith(UNFINISHED):
         raise InvalidInputError(
-            f"a collection whose name ends in {UNFINISHED!r} is one that is being filled, got "
-            f"{name!r}. Choose another name, or go on with filling it by --resume."
+            f"the name of a collection must not end in {UNFINISHED!r}, which marks one that is "
+            f"being filled, got {name!r}. Choose another name, or continue filling it with "
+            "--resume."
+        )
+    if name == CODEBOOKS:
+        raise InvalidInputError(
+            f"collection {CODEBOOKS!r} holds the codebooks of the others. Choose another name."
         )
 
 
 def check_columns(columns: Columns | None, n: int) -> dict[str, npt.NDArray[Any]]:
-    """Columns as arrays of int64, float64, bool or text, of n values each.
+    """Return columns as arrays of int64, float64, bool or text, of n values each.
 
     Raises:
-        InvalidInputError: If a column has another length or type, takes a name that is used, or
-            holds text that Milvus does not take.
+        InvalidInputError: If a column has another length or type, a reserved name, or text that
+            Milvus does not accept.
     """
     checked = {}
     for name, values in (columns or {}).items():
         if name in (ID, VECTOR) or not re.fullmatch(_NAME, name):
             raise InvalidInputError(
-                f"columns must be called by identifiers other than {ID!r} and {VECTOR!r}, got "
+                f"names of columns must be identifiers other than {ID!r} and {VECTOR!r}, got "
                 f"{name!r}."
             )
         array = np.asarray(values)
@@ -92,7 +98,7 @@ def _check_text(name: str, values: list[str]) -> None:
             size = len(value.encode())
         except UnicodeEncodeError as exc:
             raise InvalidInputError(
-                f"column {name!r} must be text that UTF-8 can hold, as Milvus's is, got "
+                f"column {name!r} must hold text that UTF-8 can encode, as Milvus stores it, got "
                 f"{value!r}. Rename such items."
             ) from exc
         if size > LONGEST_TEXT:
@@ -103,7 +109,7 @@ def _check_text(name: str, values: list[str]) -> None:
 
 
 def _stored_type(name: str, column: npt.NDArray[Any]) -> tuple[Any, str]:
-    """The dtype that a column is sent in, and Milvus's name for it."""
+    """The dtype in which a column is sent, and Milvus's name for it."""
     kind = column.dtype.kind
     if kind == "u" and column.size and int(column.max()) > _LARGEST_INTEGER:
         raise InvalidInputError(
@@ -129,9 +135,20 @@ def create(
     profile: Profile,
     columns: Mapping[str, npt.NDArray[Any]],
     consistency_level: str,
+    *,
     content: str = "",
+    has_codebooks: bool = False,
 ) -> None:
     """Make an empty collection.
+
+    Args:
+        connection: The Milvus to make it in.
+        name: Its name.
+        profile: How codes are stored.
+        columns: The scalar fields, as `check_columns` returns them.
+        consistency_level: Which changes by other clients searches see unless they say otherwise.
+        content: A digest of the rows that it is going to hold.
+        has_codebooks: Whether its codebooks are going to be in `CODEBOOKS`.
 
     Raises:
         InvalidInputError: If the server cannot hold the profile.
@@ -143,12 +160,14 @@ def create(
         name,
         schema=build_schema(profile, columns),
         consistency_level=consistency_level,
-        properties={**properties(profile), **({_PROPERTY_CONTENT: content} if content else {})},
+        properties=properties(profile)
+        | ({_PROPERTY_CONTENT: content} if content else {})
+        | ({_PROPERTY_CODEBOOKS: CODEBOOKS} if has_codebooks else {}),
     )
 
 
 def fields(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> list[dict[str, Any]]:
-    """The fields of a collection as plain values: name, type, and what the type is limited to."""
+    """The fields of a collection as plain values: name, type, and the limits of the type."""
     width = {} if profile.width is None else {"dim": profile.width}
     found: list[dict[str, Any]] = [
         {"name": ID, "type": "INT64", "is_primary": True},
@@ -162,7 +181,7 @@ def fields(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> list[di
 
 
 def build_schema(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """A ``pymilvus.CollectionSchema`` of `fields`; no server is asked.
+    """Make a ``pymilvus.CollectionSchema`` of `fields`, without asking a server.
 
     Raises:
         MissingDependencyError: If pymilvus is not installed.
@@ -176,7 +195,7 @@ def build_schema(profile: Profile, columns: Mapping[str, npt.NDArray[Any]]) -> A
 
 
 def properties(profile: Profile) -> dict[str, str]:
-    """What tells a collection of this package, and what its codes belong to."""
+    """The properties that mark a collection of this package and identify its codebooks."""
     return {
         _PROPERTY_PROFILE: profile.name,
         _PROPERTY_OPTIONS: json.dumps(dict(profile.options)),
@@ -185,10 +204,10 @@ def properties(profile: Profile) -> dict[str, str]:
 
 
 def describe(connection: Connection, name: str) -> dict[str, Any]:
-    """What Milvus says of a collection.
+    """Return Milvus's description of a collection.
 
     Raises:
-        InvalidInputError: If there is none of this name.
+        InvalidInputError: If there is no collection of this name.
         ServerError: If the server fails.
     """
     if not connection.call("has_collection", name):
@@ -197,14 +216,20 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
     return found
 
 
+def is_made_here(description: Mapping[str, Any]) -> bool:
+    """Whether this package made a collection."""
+    names = {field["name"] for field in description["fields"]}
+    return _PROPERTY_PROFILE in description["properties"] and {ID, VECTOR} <= names
+
+
 def check_made_here(description: Mapping[str, Any]) -> str:
-    """The name of the profile of a collection that this package made.
+    """Return the name of the profile of a collection that this package made.
 
     Raises:
-        InvalidInputError: If it did not.
+        InvalidInputError: If another program made it.
     """
     profile: str | None = description["properties"].get(_PROPERTY_PROFILE)
-    if profile is None or not {ID, VECTOR} <= {field["name"] for field in description["fields"]}:
+    if not is_made_here(description) or profile is None:
         raise InvalidInputError(
             f"collection {description['collection_name']!r} was not made by this package: it has "
             "no fields or no properties of ours. Choose another name."
@@ -213,10 +238,10 @@ def check_made_here(description: Mapping[str, Any]) -> str:
 
 
 def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that the profile of a collection of ours was made with.
+    """Return the options that the profile of a collection of ours was made with.
 
     Raises:
-        InvalidInputError: If they are not readable.
+        InvalidInputError: If they cannot be read.
     """
     text = description["properties"].get(_PROPERTY_OPTIONS, "{}")
     try:
@@ -225,15 +250,25 @@ def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
         options = None
     if not isinstance(options, dict):
         raise InvalidInputError(
-            f"collection {description['collection_name']!r} has properties of ours that are "
-            f"damaged: {text!r}. Build it again under another name."
+            f"the properties of collection {description['collection_name']!r} are damaged: "
+            f"{text!r}. Build it again under another name."
         )
     return options
 
 
 def content(description: Mapping[str, Any]) -> str:
-    """The digest of what a collection was made to hold; empty if it is not known."""
+    """The digest of the rows that a collection was made for; empty if it is not known."""
     return str(description["properties"].get(_PROPERTY_CONTENT, ""))
+
+
+def fingerprint(description: Mapping[str, Any]) -> str:
+    """The fingerprint of the codebooks of a collection of ours; empty if it is not known."""
+    return str(description["properties"].get(_PROPERTY_BELONGS, ""))
+
+
+def has_codebooks(description: Mapping[str, Any]) -> bool:
+    """Whether the codebooks of a collection are stored beside it."""
+    return bool(description["properties"].get(_PROPERTY_CODEBOOKS) == CODEBOOKS)
 
 
 def scalar_fields(description: Mapping[str, Any]) -> list[str]:
@@ -245,13 +280,13 @@ def check(description: Mapping[str, Any], profile: Profile) -> None:
     """Refuse a collection that cannot be searched by a profile.
 
     Raises:
-        InvalidInputError: If it is foreign, of another profile, width, or other codebooks.
+        InvalidInputError: If another program made it, or its profile, width or codebooks differ.
     """
     name, found = description["collection_name"], check_made_here(description)
     fields = {field["name"]: field for field in description["fields"]}
     if found != profile.name:
         raise InvalidInputError(
-            f"collection {name!r} is of profile {found!r}, not {profile.name!r}. Use that one, or "
+            f"collection {name!r} is of profile {found!r}, not {profile.name!r}. Use {found!r}, or "
             "another name."
         )
     width = fields[VECTOR]["params"].get("dim")
@@ -261,13 +296,13 @@ def check(description: Mapping[str, Any], profile: Profile) -> None:
             f"collection {name!r} holds {kind} of width {width}, but {profile.field_type} of width "
             f"{profile.width} is needed. Use the codebooks that it was made with, or another name."
         )
-    if description["properties"].get(_PROPERTY_BELONGS, "") != profile.belongs_to:
+    if fingerprint(description) != profile.belongs_to:
         raise InvalidInputError(
-            f"collection {name!r} was made with other codebooks, or bits of another hasher. Use "
-            "those, or another name."
+            f"collection {name!r} was made with other codebooks, or with bits of another hasher. "
+            "Use those, or another name."
         )
     if (made_with := profile_options(description)) != profile.options:
         raise InvalidInputError(
             f"collection {name!r} was made with the profile's options {made_with}, not "
-            f"{dict(profile.options)}. Use those, or another name."
+            f"{dict(profile.options)}. Use the former, or another name."
         )

@@ -1,9 +1,8 @@
-"""Search in a collection, in requests that Milvus takes."""
+"""Search in a collection, in requests of a size that Milvus accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,9 @@ from ..hits import Hits
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 
-_MAX_K = 16384  # Milvus's limit of results a query
+_MAX_K = 16384  # Milvus's limit of results per query
 _MAX_QUERIES = 1000
 _MAX_RESULTS = 1 << 21  # of all queries of a request
-
-
-@dataclass(frozen=True, eq=False)
-class MilvusHits(Hits):
-    """Search results with the scalar fields that were asked for.
-
-    Attributes:
-        fields: For each query, what each result carries by name; no entry for missing results.
-            Empty where no fields were asked for.
-    """
-
-    fields: Sequence[Sequence[Mapping[str, Any]]] = ()
 
 
 def search(
@@ -37,23 +24,27 @@ def search(
     k: int,
     *,
     filter: str = "",
-    partitions: Sequence[str] = (),
-    output_fields: Sequence[str] = (),
+    partitions: str | Sequence[str] = (),
+    output_fields: str | Sequence[str] = (),
     consistency_level: str | None = None,
     **options: int,
-) -> MilvusHits:
-    """The k best rows for each query.
+) -> Hits:
+    """Find the k best rows for each query.
 
     Args:
-        collection: Where to search.
-        q: Raw queries as the profile takes them: float32 (nq, D), or packed bits.
-        k: Results a query; more than 16,384 are fetched from ranges of ids and merged.
+        collection: The collection to search in.
+        q: Raw queries as the profile takes them: vectors (nq, D), or packed bits.
+        k: Results per query; more than 16,384 are fetched from ranges of ids and merged.
         filter: Milvus's expression over scalar fields and ids; rows must satisfy it.
-        partitions: Partitions to search in; all if empty.
-        output_fields: Scalar fields that results carry.
-        consistency_level: Of this search; the collection's own if None. With "Strong" a
-            search sees all that was inserted before it.
+        partitions: Partitions to search in; all if empty. A text is split at its commas.
+        output_fields: Scalar fields that results carry. A text is split at its commas.
+        consistency_level: Which changes by other clients this search sees; None for the
+            collection's own level. With "Strong" it sees all earlier changes.
         options: Settings of the profile, such as ``ef`` for ``graph``.
+
+    Returns:
+        Scores and ids (nq, k), best first, missing results -inf and -1; ``fields`` are empty if no
+        output fields were requested.
 
     Raises:
         InvalidInputError: If arguments are malformed.
@@ -72,14 +63,14 @@ def search(
     queries = collection.profile.queries(q)
     request: dict[str, Any] = {
         "anns_field": VECTOR,
-        "output_fields": list(output_fields),
+        "output_fields": _names(output_fields),
         "search_params": {
             "metric_type": collection.profile.metric_type,
             "params": collection.profile.search_params(min(k, _MAX_K), options),
         },
     }
     if partitions:
-        request["partition_names"] = list(partitions)
+        request["partition_names"] = _names(partitions)
     if consistency_level is not None:
         request["consistency_level"] = consistency_level
     if k <= _MAX_K:
@@ -89,12 +80,17 @@ def search(
     scores = collection.profile.scores(found.scores, queries.offset)
     if found.ids.size and found.ids.item(found.ids.argmin()) < 0:
         scores[found.ids < 0] = -np.inf
-    return MilvusHits(scores, found.ids, found.fields)
+    return Hits(scores, found.ids, found.fields)
+
+
+def _names(names: str | Sequence[str]) -> list[str]:
+    listed = names.split(",") if isinstance(names, str) else names
+    return [name.strip() for name in listed if name.strip()]
 
 
 def _search(
     collection: MilvusCollection, values: Any, k: int, filter: str, request: Mapping[str, Any]
-) -> MilvusHits:
+) -> Hits:
     found = Hits.empty(len(values), k)
     fields: list[list[Mapping[str, Any]]] = []
     step = max(1, min(_MAX_QUERIES, _MAX_RESULTS // k))
@@ -113,16 +109,16 @@ def _search(
             found.scores[row, :n] = result.distances
         if request["output_fields"]:
             fields += [[hit["entity"] for hit in result] for result in results]
-    return MilvusHits(found.scores, found.ids, fields)
+    return Hits(found.scores, found.ids, fields)
 
 
 def _search_deep(
     collection: MilvusCollection, values: Any, k: int, filter: str, request: Mapping[str, Any]
-) -> MilvusHits:
-    """As `_search`, for a k beyond Milvus's limit.
+) -> Hits:
+    """Search as `_search` does, for a k beyond Milvus's limit.
 
-    Its search iterator would not do: with IVF_PQ, where many scores tie, it gave 17,358
-    different rows and 2,642 repeated ones of 20,000.
+    Milvus's search iterator is no help: with IVF_PQ, which gives many rows the same score, it
+    returned 17,358 of 20,000 rows, and 2,642 rows a second time.
     """
     ids = collection.ids()
     parts = []
@@ -146,4 +142,4 @@ def _search_deep(
             rank_of = np.full(len(row_ids), -1)
             rank_of[held] = np.arange(len(held))
             fields.append([carried[rank_of[place]] for place in best])
-    return MilvusHits(merged.scores, merged.ids, fields)
+    return Hits(merged.scores, merged.ids, fields)

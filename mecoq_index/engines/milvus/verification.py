@@ -1,7 +1,8 @@
-"""Does Milvus rank by AQS? Rows and results are sampled and recomputed.
+"""Checks that Milvus ranks by AQS, by recomputing a sample of rows and results.
 
-This finds what Milvus does not tell: an index that is not built or is another one, vectors that
-were inserted without being decoded, codewords that ``compact`` has lost, rows that are missing.
+This finds mistakes that Milvus does not report: an index that is missing or of another kind,
+vectors that were inserted without being decoded, codewords that ``compact`` has lost, missing rows,
+codebooks beside the collection that cannot be read.
 """
 
 from __future__ import annotations
@@ -15,28 +16,29 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import aqs, decode
 from ..hits import Hits
+from . import codebook_store, schema
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 from .searching import search
 
-_EXACT_TOLERANCE = 1e-5  # per codebook; of float32
-_COARSE_TOLERANCE = 2e-3  # per codebook; of float16, or of centroids that k-means has moved
-# Of profiles that are not exact: codewords that Milvus's k-means misses give scores that are off.
+_EXACT_TOLERANCE = 1e-5  # of float32, for each codebook
+_COARSE_TOLERANCE = 2e-3  # of float16, or of centroids that k-means has moved, for each codebook
+# For profiles that are not exact, because codewords that Milvus's k-means misses give wrong scores.
 _LEAST_RECALL = 0.9
 _MOST_WRONG = 0.1
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`; ``str()`` of it is one line for people.
 
     Attributes:
         collection: The collection's name.
-        rows: Rows in the collection.
-        checked: Rows whose content was compared.
-        recall: The share of places of results that no better row of those checked should have had.
+        rows: Number of rows in the collection.
+        checked: Number of rows whose content was compared.
+        recall: The share of results that are as good as the best of the compared rows.
         score_error: The largest difference between a returned score and AQS.
-        problems: What is wrong, one sentence each; empty if nothing is.
+        problems: The problems found, one sentence each.
     """
 
     collection: str
@@ -48,7 +50,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -73,13 +75,16 @@ def verify(
     """Compare a sample of a collection, and searches among it, with the reference.
 
     Args:
-        collection: What to verify.
+        collection: The collection to verify.
         codebooks: The codebooks that its codes belong to.
-        rows: How many rows to compare, at random; at most 10,000.
-        queries: How many searches.
-        k: Results a search.
-        expected_rows: How many rows there must be, where that is known.
+        rows: Number of rows to compare, chosen at random; at most 10,000.
+        queries: Number of searches.
+        k: Results per search.
+        expected_rows: The number of rows that there must be, if it is known.
         seed: Seed of the sample.
+
+    Returns:
+        Everything found; nothing is raised for a problem.
 
     Raises:
         InvalidInputError: If ``rows``, ``queries`` or ``k`` is below 1.
@@ -91,8 +96,9 @@ def verify(
     collection.make_searchable()
     held, all_ids = len(collection), collection.ids()
     problems = _index_problems(collection, held, expected_rows)
+    problems += _codebook_problems(collection, codebooks)
     if held > len(all_ids):
-        problems.append(f"{held - len(all_ids)} rows have an id that another one has, too.")
+        problems.append(f"{held - len(all_ids)} rows have an id that another row has as well.")
     ids = _sample(all_ids, min(rows, 10_000), seed)
     stored = collection.values(ids)
     fits = collection.profile.are_codes(stored)
@@ -118,8 +124,8 @@ def verify(
         wrong_scores = (errors > _tolerance(collection, codebooks)).sum()
         if wrong_scores > (0 if collection.profile.exact else _MOST_WRONG * errors.size):
             problems.append(
-                f"{check.what} returned {wrong_scores} of {errors.size} scores that are not AQS, "
-                f"by up to {errors.max():.2g}."
+                f"{wrong_scores} of {errors.size} scores of {check.what} differ from AQS, by up to "
+                f"{errors.max():.2g}."
             )
         if found < (1.0 if collection.profile.exact else _LEAST_RECALL):
             problems.append(f"{check.what} missed {1 - found:.1%} of the best rows by AQS.")
@@ -128,7 +134,7 @@ def verify(
 
 @dataclass(frozen=True, eq=False)
 class _Check:
-    """A search, and what to call it."""
+    """The results of a search, with words for it."""
 
     what: str
     hits: Hits
@@ -155,10 +161,10 @@ def _compare(
     ids: Ids,
     codes: Codes,
 ) -> tuple[float, Vectors]:
-    """Which share of the rows that must be hits is, and how far each score is from AQS."""
+    """The recall among the compared rows, and the distance of each score from AQS."""
     returned = np.unique(hits.ids[hits.ids >= 0])
     values = collection.values(returned)
-    fits = collection.profile.are_codes(values)  # the others are a problem of their own
+    fits = collection.profile.are_codes(values)  # others have been reported already
     returned = returned[fits]
     values = [value for value, fit in zip(values, fits, strict=True) if fit]
     truth = aqs(z, collection.profile.codes(values), codebooks)
@@ -167,7 +173,7 @@ def _compare(
     errors: Vectors = np.empty(0, np.float32)
     if present.any():
         errors = np.abs(hits.scores - np.take_along_axis(truth, places, axis=1))[present]
-    # A sampled row that scores above a query's last hit, or meets one with too few, must be a hit.
+    # A sampled row must be a hit if it scores above the query's last hit, or hits are missing.
     last = hits.scores.min(axis=1, keepdims=True) + _tolerance(collection, codebooks)
     missed = (aqs(z, codes, codebooks) > last) & ~np.stack([np.isin(ids, row) for row in hits.ids])
     return 1.0 - missed.sum() / hits.ids.size, errors
@@ -182,7 +188,7 @@ def _index_problems(
     try:
         state = collection.index_state()
     except InvalidInputError:
-        return [*problems, "it has no index: call finish()."]
+        return [*problems, "it has no index: call collection.finish()."]
     if state["index_type"] != collection.profile.index_type:
         problems.append(
             f"its index on {VECTOR!r} is {state['index_type']}, but profile "
@@ -195,13 +201,25 @@ def _index_problems(
     if int(state["indexed_rows"]) < int(state["total_rows"]):
         problems.append(
             f"the index covers {state['indexed_rows']} of {state['total_rows']} rows: wait, or "
-            "call finish()."
+            "call collection.finish()."
         )
     return problems
 
 
+def _codebook_problems(collection: MilvusCollection, codebooks: Codebooks) -> list[str]:
+    """The reason why codebooks that should be beside a collection cannot be read, if any."""
+    connection = collection.connection
+    if not schema.has_codebooks(schema.describe(connection, collection.name)):
+        return []
+    try:
+        codebook_store.fetch(connection, codebooks.fingerprint)
+    except InvalidInputError as exc:
+        return [str(exc)]
+    return []
+
+
 def _sample(ids: Ids, rows: int, seed: int) -> Ids:
-    """Some of the ids, ascending."""
+    """A sample of the ids, ascending."""
     if len(ids) <= rows:
         return ids
     chosen: Ids = np.sort(np.random.default_rng(seed).choice(ids, rows, replace=False))
@@ -209,7 +227,7 @@ def _sample(ids: Ids, rows: int, seed: int) -> Ids:
 
 
 def _queries(decoded: Vectors, n: int, seed: int) -> Vectors:
-    """Vectors near some of the rows."""
+    """Vectors near randomly chosen rows."""
     rng = np.random.default_rng(seed + 1)
     near = decoded[rng.integers(len(decoded), size=n)]
     noise = rng.standard_normal(near.shape, dtype=np.float32)

@@ -1,0 +1,164 @@
+"""Addresses of collections: a server or a file, with the database and the collection in it.
+
+| address | meaning |
+|---|---|
+| ``http://host:19530`` | a server |
+| ``http://host:19530/photos`` | the collection ``photos`` of its default database |
+| ``http://host:19530/shop/photos`` | the collection ``photos`` of its database ``shop`` |
+| ``photos.db`` | a milvus-lite file |
+| ``photos.db/photos`` | the collection ``photos`` in that file |
+
+Where the collection is named separately, a single name after the server is the database.
+
+An address may carry credentials, as ``http://user:password@host``. They are taken out here, before
+anything else sees the address, and no message repeats an address that may still hold some.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from ...errors import InvalidInputError
+
+URI_VARIABLE, TOKEN_VARIABLE = "MILVUS_URI", "MILVUS_TOKEN"
+
+_SCHEMES = ("http", "https", "tcp", "grpc")
+_FILE = re.compile(r"(?P<file>.*\.db)(?:[/\\](?P<collection>[^/\\]*))?", re.DOTALL)
+_HARMLESS = re.compile(r"(?:\w+://)?[\w.-]+(?::\d{1,5})?(?:/\w+)*/?", re.ASCII)
+_BAD_ADDRESS = (
+    "the address of a Milvus server must be like http://host:19530/photos. In "
+    "http://user:password@host:19530, percent-encode all characters of the password but letters "
+    "and digits; better, pass the password as the token."
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a collection.
+
+    Attributes:
+        uri: The server's address without credentials and names, or the path of a file.
+        token: The credentials that the address carried; empty if none.
+        database: The database on the server; empty for the default one.
+        collection: The collection; empty if it was not named.
+    """
+
+    uri: str
+    token: str = field(default="", repr=False)
+    database: str = ""
+    collection: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.uri, self.database, self.collection) if part)
+
+
+def is_file(uri: str) -> bool:
+    """Whether a uri is the path of a milvus-lite file, not the address of a server."""
+    return "://" not in uri and uri.endswith(".db")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text has the form of an address of a Milvus server or file."""
+    scheme, colon, _ = text.partition("://")
+    return scheme.lower() in _SCHEMES if colon else _FILE.fullmatch(text) is not None
+
+
+def locate(
+    address: str | Path | None, *, collection: str | None = None, database: str | None = None
+) -> Place:
+    """Read an address.
+
+    Args:
+        address: See the head of this module; None for the environment's ``MILVUS_URI``.
+        collection: The collection. A single name after the server is then the database.
+        database: The database on the server.
+
+    Raises:
+        InvalidInputError: If there is no address, it is malformed, or it contradicts the other
+            arguments.
+    """
+    text = str(address or os.environ.get(URI_VARIABLE, ""))
+    if not text:
+        raise InvalidInputError(
+            "uri must be the address of a Milvus server (http://host:19530) or a file that ends "
+            f"in .db, got none. Pass it, or set {URI_VARIABLE}."
+        )
+    if (found := _FILE.fullmatch(text)) and "://" not in text:
+        if database:
+            raise InvalidInputError(f"a Milvus in a file has no databases, got {database!r}.")
+        return Place(
+            found["file"], collection=_one(found["collection"] or "", collection, "collection")
+        )
+    uri, token, names = _split(text)
+    in_database, name = names if len(names) == 2 else ("", *names, "")[:2]
+    if collection and len(names) == 1:
+        in_database, name = name, ""
+    return Place(
+        uri,
+        token,
+        _one(in_database, database, "database"),
+        _one(name, collection, "collection"),
+    )
+
+
+def locate_database(address: str | Path | None, database: str | None = None) -> Place:
+    """Read an address in which a single name after the server is the database.
+
+    Raises:
+        InvalidInputError: If the address is malformed, names a collection, or names another
+            database.
+    """
+    place = locate(address)
+    if place.collection and (place.database or is_file(place.uri)):
+        raise InvalidInputError(
+            f"the address must not name a collection here, got {place.collection!r}. Leave it out."
+        )
+    return Place(place.uri, place.token, _one(place.collection, database, "database"))
+
+
+def _one(in_address: str, given: str | None, what: str) -> str:
+    """The one of two names that is there."""
+    if in_address and given and in_address != given:
+        raise InvalidInputError(
+            f"the address names the {what} {in_address!r}, but {what} is {given!r}. Name one."
+        )
+    return given or in_address
+
+
+def _split(text: str) -> tuple[str, str, list[str]]:
+    """The address of a server alone, the credentials in it as a token, and the names after it."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # raises an error if the port is no number
+    except ValueError:
+        raise InvalidInputError(_BAD_ADDRESS) from None  # the cause repeats the address
+    # A password that contains / ? or # ends the host too early.
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise InvalidInputError(_BAD_ADDRESS)
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        raise InvalidInputError(
+            f"uri must be like http://host:19530, or a file that ends in .db, got {_shown(text)}."
+        )
+    names = [name for name in parts.path.split("/") if name]
+    if parts.query or parts.fragment or len(names) > 2:
+        raise InvalidInputError(
+            "the address of a Milvus server may end in /collection or /database/collection and "
+            "nothing else, such as ?token=. Pass credentials as the token."
+        )
+    token = ""
+    if parts.username is not None:
+        token = unquote(parts.username)
+        if parts.password is not None:
+            token += ":" + unquote(parts.password)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, "", "", "")), token, names
+
+
+def _shown(text: str) -> str:
+    """An address for a message, unless it may hold a password."""
+    text = re.split(r"[?#]", text.rpartition("@")[2])[0]
+    return repr(text) if _HARMLESS.fullmatch(text) else "an address that may hold a password"
