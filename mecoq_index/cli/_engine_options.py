@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,10 +34,15 @@ def declared_options(stage: Stage) -> dict[str, dict[str, Option]]:
     return found
 
 
-def engine_options(*stages: Stage) -> Callable[[Command], Command]:
+def engine_options(*stages: Stage, many: bool = False) -> Callable[[Command], Command]:
     """Add the engines' options of some stages; the command takes them as ``options``.
 
     Values that were not given are left out. `check_engine_options` refuses those of other engines.
+
+    Args:
+        stages: The stages.
+        many: Whether an option may be repeated. ``options`` is then a list with one dictionary for
+            each combination of the values.
     """
 
     def decorate(command: Command) -> Command:
@@ -45,18 +51,22 @@ def engine_options(*stages: Stage) -> Callable[[Command], Command]:
         @wraps(command)
         def with_options(*args: Any, **given: Any) -> Any:
             values = {name: given.pop(name) for name in declared}
-            kept = {name: value for name, value in values.items() if value not in (None, False)}
-            return command(*args, options=kept, **given)
+            kept = {n: value for n, value in values.items() if value not in (None, False, ())}
+            options: Any = kept
+            if many:
+                lists = [v if isinstance(v, tuple) else (v,) for v in kept.values()]
+                options = [dict(zip(kept, one, strict=True)) for one in itertools.product(*lists)]
+            return command(*args, options=options, **given)
 
         wrapped: Any = with_options
         for name, by_engine in reversed(declared.items()):
-            wrapped = _click_option(name, by_engine)(wrapped)
+            wrapped = _click_option(name, by_engine, many)(wrapped)
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
 
 
-def _click_option(name: str, by_engine: Mapping[str, Option]) -> Callable[[Any], Any]:
+def _click_option(name: str, by_engine: Mapping[str, Option], many: bool) -> Callable[[Any], Any]:
     first = next(iter(by_engine.values()))
     text = " ".join(f"For {engine}: {option.help}" for engine, option in by_engine.items())
     if first.kind is bool:
@@ -65,7 +75,7 @@ def _click_option(name: str, by_engine: Mapping[str, Option]) -> Callable[[Any],
     if first.minimum is not None:
         ranged = click.IntRange if first.kind is int else click.FloatRange
         kind = ranged(min=first.minimum)  # type: ignore[arg-type]
-    return click.option(_spelled(name), name, type=kind, help=text)
+    return click.option(_spelled(name), name, type=kind, help=text, multiple=many)
 
 
 def _spelled(name: str) -> str:

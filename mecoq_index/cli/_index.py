@@ -22,7 +22,7 @@ class _IndexType(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
-        from ..index.index import is_address
+        from ..index.opening import is_address
 
         text = str(value)
         return text if is_address(text) else str(EXISTING.convert(text, param, ctx))

@@ -118,7 +118,7 @@ image_options = bundled(
 )
 
 
-def output_options(command: Command) -> Command:
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--json`` and ``--quiet``, which the command takes as one `Output` called ``output``."""
     from ._output import Output
 
@@ -126,4 +126,5 @@ def output_options(command: Command) -> Command:
     def with_output(*args: Any, as_json: bool, quiet: bool, **options: Any) -> Any:
         return command(*args, output=Output(as_json=as_json, quiet=quiet), **options)
 
-    return json_option(quiet_option(with_output))  # type: ignore[no-any-return]
+    wrapped: Callable[..., Any] = json_option(quiet_option(with_output))
+    return wrapped

@@ -7,161 +7,152 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._milvus import token_option, uri_option
-from ._shared import (
+from ._engine_options import check_engine_options, engine_options
+from ._options import (
     EXISTING,
     PATH,
-    check_output,
+    codebooks_option,
     given_option,
+    output_options,
     overwrite_option,
-    print_table,
-    progress,
-    say,
+    positional,
+    seed_option,
 )
-from ._shared import json_option as json_flag
+from ._output import Output
 
 if TYPE_CHECKING:
     from ..bench.runner import Record
     from ..codebooks import VectorKind
-    from ..data.datasets import Dataset
 
 
 @click.command()
-@click.option("--codebooks", "codebooks_path", type=EXISTING, required=True)
-@click.option("--data", type=EXISTING, required=True, help="A data set: .npz or .hdf5.")
-@click.option("--engine", default="faiss", show_default=True, help="faiss, milvus, torch or numpy.")
-@click.option(
-    "--factory",
-    "factories",
-    multiple=True,
-    help="For faiss: a factory string. May be repeated. [default: MeCoQ]",
-)
+@positional("data", old="--data")
+@codebooks_option
+@click.option("--queries", type=EXISTING, help="The queries, if DATA holds the database alone.")
+@click.option("--labels", type=EXISTING, help="Labels of the database: .npy or .txt.")
+@click.option("--query-labels", type=EXISTING, help="Labels of the queries.")
+@click.option("--vector-column", help="For tables: the column of vectors.", metavar="NAME")
+@click.option("--label-column", help="For tables: the column of labels.", metavar="NAME")
+@click.option("--engine", default="faiss", show_default=True, help="The engine to measure.")
+@engine_options("bench", many=True)
 @click.option(
     "--baseline",
     "baselines",
     multiple=True,
-    help="Compare with these only: LSH, PCA-sign, PCA-RR, ITQ, PQ, OPQ; all run in this process. "
-    "[default: all; beside milvus none]",
+    help="Compare with these only: LSH, PCA-sign, PCA-RR, ITQ, PQ, OPQ; none for no baseline. May "
+    "be repeated. [default: all; none beside an engine that keeps items elsewhere]",
 )
-@uri_option
-@token_option
 @click.option(
-    "--profiles",
-    help="For milvus: profiles to measure, side by side with Hamming codes on the same server: "
-    "exact,graph,compact,sparse. [default: exact]",
+    "--map-at",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The k of mAP@k.",
 )
-@click.option("--map-at", default=1000, show_default=True, type=click.IntRange(min=1))
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--repeats",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Timed repeats of every search.",
+)
 @click.option("--max-database", type=click.IntRange(min=1), help="Use this many rows, at random.")
 @click.option("--max-queries", type=click.IntRange(min=1), help="Use this many queries.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@seed_option
 @given_option
 @click.option("--out", type=PATH, help="Write the result to this JSON file.")
 @click.option("--plots", type=PATH, help="Write plots to this folder.")
 @overwrite_option
-@json_flag
+@output_options
 def bench(
-    codebooks_path: Path,
     data: Path,
+    codebooks: Path,
+    queries: Path | None,
+    labels: Path | None,
+    query_labels: Path | None,
+    vector_column: str | None,
+    label_column: str | None,
     engine: str,
-    factories: tuple[str, ...],
+    options: list[dict[str, Any]],
     baselines: tuple[str, ...],
-    uri: str | None,
-    token: str | None,
-    profiles: str | None,
     map_at: int,
     repeats: int,
     max_database: int | None,
     max_queries: int | None,
-    seed: int,
+    seed: int | None,
     given: VectorKind | None,
     out: Path | None,
     plots: Path | None,
     overwrite: bool,
-    as_json: bool,
+    output: Output,
 ) -> None:
     """Measure learned codes against Hamming, PQ, OPQ and exact floats on one data set.
 
-    The data set is an .npz with database, queries and, for mAP, database_labels and query_labels
-    (mecoq-index embed --protocol makes one), or an ann-benchmarks .hdf5.
+    DATA is an .npz with database, queries and, for mAP, database_labels and query_labels
+    (mecoq-index embed --protocol makes one), or an ann-benchmarks .hdf5; or, with --queries, any
+    vectors. An option of the engine may be repeated, which measures each value.
 
     \b
     Example:
-        mecoq-index bench --codebooks c.pt --data cifar10.npz --factory MeCoQ8x8
-        mecoq-index bench --codebooks c.pt --data cifar10.npz --engine milvus \\
+        mecoq-index bench cifar10.npz --codebooks c.pt --factory MeCoQ16x4 --factory MeCoQ16x4fs
+        mecoq-index bench cifar10.npz --codebooks c.pt --engine milvus \\
             --uri http://localhost:19530 --profiles exact,compact
     """
-    import json
-
+    from .._files import check_output
     from ..bench.report import make_table, to_json, write_json
-    from ..bench.runner import BASELINES, BenchSettings, engine_variants, run_bench
+    from ..bench.runner import BASELINES, BenchSettings, run_bench
     from ..codebooks import Codebooks
     from ..data.datasets import load_dataset
+    from ..engines.registry import get_engine
 
-    if factories and engine != "faiss":
-        raise click.UsageError("--factory is for the faiss engine.")
-    options = _options(engine, uri, token, profiles)
+    for some in options:
+        check_engine_options(some, engine, "bench")
     if out is not None:
-        check_output(out, overwrite)
+        check_output(out, overwrite=overwrite)
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
-    codebooks = Codebooks.load(codebooks_path)
-    if engine == "milvus":
-        engine_variants(engine, codebooks, options=options)
-    dataset: Dataset = load_dataset(data).shuffled(seed).first(max_database, max_queries)
-    settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed)
-    factories = factories or ("MeCoQ",)
-    if engine != "milvus":
-        baselines = baselines or tuple(BASELINES)
-        total, done = len(factories if engine == "faiss" else [1]) + len(baselines) + 1, 0
-    else:
-        total, done = len(options["profiles"].split(",")) + len(baselines) + 2, 0
-    with progress("measuring") as update:
-
-        def show(name: str) -> None:
-            nonlocal done
-            update(done, total, name)
-            done += 1
-
+    settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed or 0)
+    dataset = load_dataset(
+        data,
+        queries=queries,
+        labels=labels,
+        query_labels=query_labels,
+        vector_column=vector_column,
+        label_column=label_column,
+    )
+    dataset = dataset.shuffled(settings.seed).first(max_database, max_queries)
+    if not baselines:
+        baselines = tuple(BASELINES) if get_engine(engine).holds_items else ()
+    books = Codebooks.load(codebooks)
+    with output.progress("measuring") as update:
         records = run_bench(
             dataset,
-            codebooks,
+            books,
             engine=engine,
-            factories=factories,
-            baselines=baselines,
             options=options,
+            baselines=() if baselines == ("none",) else baselines,
             given=given,
             settings=settings,
-            on_method=show,
+            on_progress=update,
         )
-    content = to_json(records, settings, dataset=dataset.name, codebooks=codebooks.fingerprint)
+    content = to_json(records, settings, dataset=dataset.name, codebooks=books.fingerprint)
     if out is not None:
         write_json(out, content)
-        say(f"wrote {out}")
+        output.say(f"wrote {out}")
     if plots is not None:
-        _plot(records, plots, map_at)
-    if as_json:
-        click.echo(json.dumps(content))
+        _plot(records, plots, map_at, output)
+    if output.as_json:
+        output.print_json(content)
     else:
-        print_table(make_table(records, settings))
+        output.print_table(make_table(records, settings))
 
 
-def _options(
-    engine: str, uri: str | None, token: str | None, profiles: str | None
-) -> dict[str, Any]:
-    if engine != "milvus":
-        if uri is not None or token is not None or profiles is not None:
-            raise click.UsageError("--uri, --token and --profiles are for the milvus engine.")
-        return {}
-    return {"uri": uri, "token": token, "profiles": profiles or "exact"}
-
-
-def _plot(records: list[Record], folder: Path, map_at: int) -> None:
+def _plot(records: list[Record], folder: Path, map_at: int, output: Output) -> None:
     from ..bench.plots import plot_precision_recall, plot_quality_over_speed
 
     if records[0].mean_average_precision is None:
-        say("no labels, so no plots")
+        output.say("no labels, so no plots")
         return
     plot_precision_recall(records, folder / "precision_recall.png")
     plot_quality_over_speed(records, folder / "quality_over_speed.png", map_at=map_at)
-    say(f"wrote two plots to {folder}")
+    output.say(f"wrote two plots to {folder}")

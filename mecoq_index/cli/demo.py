@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._shared import PATH, check_output, print_table, progress, say
+from ._options import PATH, output_options
+from ._output import Output
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from ..codebooks import Codebooks
+    from ..index.index import Index
 
 # One image in five is a query. The settings were tried with other rows as queries, so that these
 # numbers are not those that they were chosen by.
@@ -29,9 +31,22 @@ _SHOWN_QUERIES, _SHOWN_RESULTS = 8, 10
     show_default=True,
     help="The folder to make.",
 )
-@click.option("--epochs", default=16, show_default=True, type=click.IntRange(min=1))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-def demo(out: Path, epochs: int, seed: int) -> None:
+@click.option(
+    "--epochs",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Passes over the images.",
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of everything random.",
+)
+@output_options
+def demo(out: Path, epochs: int, seed: int, output: Output) -> None:
     """Train, build, search and bench on 1,797 handwritten digits, in under two minutes.
 
     A small network and codebooks of 32 bits are trained together from the images, without labels.
@@ -42,17 +57,24 @@ def demo(out: Path, epochs: int, seed: int) -> None:
     Example:
         mecoq-index demo
     """
+    from .._files import check_output
+
     check_output(out, overwrite=False)
     out.mkdir()
-    say("1/4  writing 1,797 digits of scikit-learn as PNG files")
+    output.say("1/4  writing 1,797 digits of scikit-learn as PNG files")
     _write_digits(out / "digits")
-    say("2/4  training a small network and 8 codebooks of 16 codewords, without labels")
-    codebooks = _train(out, epochs, seed)
-    say("3/4  encoding the images to 4 bytes each and building a FAISS index")
-    index_path, query_paths = _build(out, codebooks)
-    say("4/4  comparing with Hamming, PQ and exact floats on the same network's features")
-    _compare(out, codebooks, index_path, query_paths, seed)
-    say(f"\nnow try: mecoq-index search {index_path} {query_paths[0]} -k 5")
+    output.say("2/4  training a small network and 8 codebooks of 16 codewords, without labels")
+    codebooks = _train(out, epochs, seed, output)
+    output.say("3/4  encoding the images to 4 bytes each and building a FAISS index")
+    index = _build(out, codebooks)
+    output.say("4/4  comparing with Hamming, PQ and exact floats on the same network's features")
+    content = _compare(out, index, seed, output)
+    query = next(iter(_images(out / "digits" / "queries")))
+    output.done(
+        f"\nwrote {out}/: neighbors.png, precision_recall.png, bench.json, c.pt, digits.mecoq",
+        content,
+        next_command=f"mecoq-index search {out / 'digits.mecoq'} {query} -k 5",
+    )
 
 
 def _write_digits(root: Path) -> None:
@@ -70,22 +92,20 @@ def _write_digits(root: Path) -> None:
         image_module.fromarray(gray).save(folder / f"{i:04d}.png")
 
 
-def _train(out: Path, epochs: int, seed: int) -> Codebooks:
-    from ..data.images import ImageFiles, find_images
-    from ..data.views import Augmentation, ImageViews
-    from ..embed.backbones import load_backbone
-    from ..learn.config import TrainConfig
-    from ..learn.run import Progress
-    from ..learn.trainer import train
+def _images(root: Path) -> list[Path]:
+    from ..data.images import find_images
 
-    database = out / "digits" / "database"
-    backbone = load_backbone("mecoq_index.embed.small_network:SmallNetwork")
-    source = ImageViews(
-        ImageFiles(find_images(database), database),
-        backbone.transform,
-        augmentation=Augmentation(min_scale=0.6, flip=False, jitter=0, grayscale=0, blur=0),
-    )
+    return list(find_images(root))
+
+
+def _train(out: Path, epochs: int, seed: int, output: Output) -> Codebooks:
+    from ..data.views import Augmentation
+    from ..learn.config import TrainConfig
+    from ..learn.objective.settings import ContrastSettings
+    from ..learn.training import train
+
     config = TrainConfig(
+        objective=ContrastSettings(memory_size=0),
         num_codebooks=8,
         num_codewords=16,
         dim=128,
@@ -94,77 +114,66 @@ def _train(out: Path, epochs: int, seed: int) -> Codebooks:
         lr=0.001,
         backbone_lr_scale=1.0,
         batch_size=64,
-        memory_size=0,
         epochs=epochs,
         warmup_epochs=1,
         trainable_layers=-1,
         seed=seed,
     )
-    with progress("training") as update:
-
-        def show(p: Progress) -> None:
-            update(p.epoch * p.steps + p.step, p.epochs * p.steps, f"loss {p.terms['loss']:.3f}")
-
+    with output.progress("training") as update:
         return train(
-            source, config, backbone=backbone, out=out / "c.pt", device="cpu", on_progress=show
+            out / "digits" / "database",
+            config=config,
+            backbone="mecoq:small",
+            augmentation=Augmentation(min_scale=0.6, flip=False, jitter=0, grayscale=0, blur=0),
+            out=out / "c.pt",
+            device="cpu",
+            progress=update,
         )
 
 
-def _build(out: Path, codebooks: Codebooks) -> tuple[Path, list[Path]]:
-    from ..data.images import ImageFiles, find_images
-    from ..embed.encoder import embed_images
-    from ..engines.registry import get_engine
-    from ..index.stored import save_bundle
-    from ..scoring import encode
+def _build(out: Path, codebooks: Codebooks) -> Index:
+    from ..index.index import Index
 
-    database = out / "digits" / "database"
-    images = ImageFiles(find_images(database), database)
-    embedded = embed_images(images, codebooks, device="cpu")
-    engine = get_engine("faiss").build(codebooks, encode(embedded.z, codebooks))
-    names = [images.name(int(i)) for i in embedded.kept]
-    save_bundle(engine, out / "digits.mecoq", names=names)
-    return out / "digits.mecoq", find_images(out / "digits" / "queries")
+    return Index.build(
+        out / "digits" / "database", codebooks, out=out / "digits.mecoq", device="cpu"
+    )
 
 
-def _compare(
-    out: Path, codebooks: Codebooks, index_path: Path, query_paths: list[Path], seed: int
-) -> None:
+def _compare(out: Path, index: Index, seed: int, output: Output) -> dict[str, Any]:
     from ..baselines.hashing import ITQ
-    from ..bench.plots import plot_neighbours, plot_precision_recall
+    from ..bench.plots import plot_neighbors, plot_precision_recall
     from ..bench.report import make_table, to_json, write_json
     from ..bench.runner import BenchSettings, run_bench
     from ..data.datasets import Dataset
-    from ..data.images import find_images
-    from ..index.stored import open_bundle
 
-    database_paths = find_images(out / "digits" / "database")
+    codebooks = index.codebooks
+    database_paths = _images(out / "digits" / "database")
+    query_paths = _images(out / "digits" / "queries")
     x, labels = _features(database_paths, codebooks)
     q, query_labels = _features(query_paths, codebooks)
     dataset = Dataset("digits", x, q, labels, query_labels)
     settings = BenchSettings(map_at=100, precision_at=10, repeats=3, seed=seed)
-    with progress("measuring") as update:
+    with output.progress("measuring") as update:
         records = run_bench(
             dataset,
             codebooks,
-            factories=("MeCoQ", "MeCoQ8x4fs"),
+            options=[{"factory": "MeCoQ"}, {"factory": "MeCoQ8x4fs"}],
             baselines=("LSH", "PCA-sign", "ITQ", "PQ"),
             given="features",
             settings=settings,
-            on_method=lambda name: update(0, 1, name),
+            on_progress=update,
         )
-    print_table(make_table(records, settings))
-    write_json(
-        out / "bench.json",
-        to_json(records, settings, dataset="digits", items=len(x), queries=len(q)),
-    )
-    engine, _ = open_bundle(index_path)
-    learned = engine.search(codebooks.embed(q, given="features"), _SHOWN_RESULTS).ids
+    if not output.as_json:
+        output.print_table(make_table(records, settings))
+    content = to_json(records, settings, dataset="digits", items=len(x), queries=len(q))
+    write_json(out / "bench.json", content)
+    learned = index.search(q, _SHOWN_RESULTS, given="features").ids
     hashing = ITQ.fit(x, int(codebooks.bits), seed=seed)
     hashing.add(x)
     hamming = hashing.search(q, _SHOWN_RESULTS).ids
     right = (labels[learned] == query_labels[:, None]) & (labels[hamming] == query_labels[:, None])
     shown = _hard_queries(right)
-    plot_neighbours(
+    plot_neighbors(
         [query_paths[i] for i in shown],
         {
             f"MeCoQ, {codebooks.bits:g} bits": learned[shown],
@@ -172,10 +181,10 @@ def _compare(
         },
         database_paths,
         correct=lambda row, i: bool(labels[i] == query_labels[shown[row]]),
-        path=out / "neighbours.png",
+        path=out / "neighbors.png",
     )
     plot_precision_recall(records, out / "precision_recall.png")
-    say(f"\nwrote {out}/: neighbours.png, precision_recall.png, bench.json, c.pt, digits.mecoq")
+    return content
 
 
 def _features(

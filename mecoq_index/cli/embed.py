@@ -3,196 +3,97 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ._shared import (
+from ._options import (
     EXISTING,
     PATH,
-    check_output,
-    chunk_store,
-    device_option,
-    load_inputs,
+    image_options,
+    output_options,
     overwrite_option,
-    progress,
-    report_skipped,
-    say,
-    strict_option,
-    workers_option,
+    positional,
+    resume_option,
+    seed_option,
 )
-
-if TYPE_CHECKING:
-    from ..data.images import Images
+from ._output import Output, after_interrupt
 
 
 @click.command()
-@click.argument("images", type=EXISTING)
+@positional("source", old="--input")
 @click.option("--out", type=PATH, required=True, help=".npy of embeddings, or .npz of features.")
-@click.option("--codebooks", type=EXISTING, help="Embed by these codebooks.")
-@click.option("--backbone", help="Or: features of this backbone, to train on.")
-@click.option("--views", default=0, type=click.IntRange(min=0), help="Random views of each image.")
+@click.option("--codebooks", type=EXISTING, help="Write embeddings by these codebooks.")
+@click.option("--views", type=click.IntRange(min=0), help="Random views of each image.")
 @click.option("--protocol", help="Divide the images as this protocol says; see below.")
 @click.option("--image-size", type=click.IntRange(min=8), help="Side of the images in pixels.")
 @click.option("--no-flip", is_flag=True, help="Never mirror a view (digits, text).")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped.")
-@device_option
-@workers_option
-@strict_option
+@seed_option
+@image_options
+@resume_option
 @overwrite_option
+@output_options
 def embed(
-    images: Path,
+    source: Path,
     out: Path,
     codebooks: Path | None,
-    backbone: str | None,
-    views: int,
+    views: int | None,
     protocol: str | None,
     image_size: int | None,
     no_flip: bool,
-    seed: int,
+    seed: int | None,
+    images: dict[str, Any],
     resume: bool,
-    device: str | None,
-    workers: int,
-    strict: bool,
     overwrite: bool,
+    output: Output,
 ) -> None:
-    """Turn IMAGES (a folder) into embeddings, or into features to train on.
+    """Turn SOURCE, a folder of images, into features to train on, or into embeddings.
 
-    With --codebooks, OUT.npy holds one embedding an image, and OUT.names.txt the paths. With
-    --backbone, OUT.npz holds features, views and paths. With --protocol (cifar10, cifar10-i,
-    cifar10-ii, flickr25k, nuswide) OUT.npz holds database, queries and their labels for
-    mecoq-index bench, and features and views of the training images for mecoq-index train.
+    With --backbone, OUT.npz holds features, views and paths, and remembers the backbone, so that
+    codebooks trained on it embed images. With --protocol (cifar10, cifar10-i, cifar10-ii,
+    flickr25k, nuswide) it holds database, queries and their labels for mecoq-index bench, and
+    features and views of the training images.
+
+    With --codebooks, OUT.npy holds one embedding an item, and OUT.names.txt the paths.
 
     \b
     Example:
+        mecoq-index embed photos/ --backbone torchvision:resnet50 --views 3 --out features.npz
         mecoq-index embed photos/ --codebooks c.pt --out z.npy
-        mecoq-index embed photos/ --backbone vgg16 --views 3 --out features.npz
     """
-    if (codebooks is None) == (backbone is None):
-        raise click.UsageError("give one of --codebooks and --backbone.")
-    wanted = ".npy" if codebooks is not None else ".npz"
-    if out.suffix != wanted:
-        raise click.UsageError(f"--out must end in {wanted} here, got {out.name!r}.")
-    if codebooks is not None and (views or protocol or image_size or no_flip):
-        raise click.UsageError(
-            "--views, --protocol, --image-size and --no-flip go with --backbone: codebooks bring "
-            "their own image settings."
-        )
-    check_output(out, overwrite)
-    if codebooks is not None:
-        check_output(_names_file(out), overwrite)
-    with chunk_store(out, resume) as store:
-        if codebooks is not None:
-            _embed_by_codebooks(images, codebooks, out, device, workers, strict, store)
-            return
-        arrays = _extract(
-            images,
-            str(backbone),
-            image_size=image_size,
-            protocol=protocol,
-            flip=not no_flip,
-            views=views,
-            seed=seed,
-            device=device,
-            workers=workers,
-            strict=strict,
-            store=store,
-        )
-        _save_npz(out, arrays)
-    say(f"wrote {out}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
-
-
-def _names_file(out: Path) -> Path:
-    return out.with_suffix(".names.txt")
-
-
-def _embed_by_codebooks(
-    images: Path,
-    codebooks: Path,
-    out: Path,
-    device: str | None,
-    workers: int,
-    strict: bool,
-    store: Path,
-) -> None:
-    import numpy as np
-
-    from .._files import atomic_file
     from ..codebooks import Codebooks
-
-    inputs = load_inputs(
-        images,
-        Codebooks.load(codebooks),
-        device=device,
-        workers=workers,
-        strict=strict,
-        store=store,
-    )
-    with atomic_file(_names_file(out)) as partial:
-        partial.write_text("".join(f"{name}\n" for name in inputs.names), encoding="utf-8")
-    with atomic_file(out) as partial, partial.open("wb") as stream:
-        np.save(stream, inputs.z)
-    say(f"wrote {out}: {inputs.z.shape[0]} embeddings of width {inputs.z.shape[1]}")
-
-
-def _extract(
-    root: Path,
-    backbone: str,
-    *,
-    image_size: int | None,
-    protocol: str | None,
-    flip: bool,
-    views: int,
-    seed: int,
-    **options: Any,
-) -> dict[str, Any]:
-    import numpy as np
-
-    from ..data.images import ImageFiles, class_labels, find_images
-    from ..data.protocols import load_protocol
     from ..data.views import Augmentation
-    from ..embed.backbones import load_backbone
-    from ..embed.encoder import extract_features
+    from ..embed.files import write_embeddings, write_features
 
-    split = None if protocol is None else load_protocol(protocol, root, seed=seed)
-    paths = find_images(root) if split is None else []
-    images: Images = ImageFiles(paths, root) if split is None else split.images
-    with progress("extracting features") as update:
-        found = extract_features(
-            images,
-            load_backbone(backbone, image_size=image_size),
-            views=views,
-            augmentation=Augmentation(flip=flip),
-            seed=seed,
-            on_progress=update,
-            **options,
+    if codebooks is None and "backbone" not in images:
+        raise click.UsageError("give --backbone for features, or --codebooks for embeddings.")
+    of_features: dict[str, Any] = {
+        "views": views,
+        "protocol": protocol,
+        "image_size": image_size,
+        "seed": seed,
+        "augmentation": Augmentation(flip=False) if no_flip else None,
+    }
+    given = {name: value for name, value in of_features.items() if value is not None}
+    if codebooks is not None and given:
+        raise click.UsageError(
+            "--views, --protocol, --image-size, --no-flip and --seed are for features: codebooks "
+            "bring their own image settings."
         )
-    report_skipped(found.skipped)
-    arrays: dict[str, Any] = {}
-    if split is None:
-        arrays["features"] = found.features
-        arrays |= {f"view{v}": view for v, view in enumerate(found.views)}
-        arrays["paths"] = np.array([images.name(int(i)) for i in found.kept])
-        labels = class_labels(root, [paths[int(i)] for i in found.kept])
-        return arrays if labels is None else {**arrays, "labels": labels}
-    row_of = {int(i): row for row, i in enumerate(found.kept)}
-    for part in ("database", "queries"):
-        kept = [int(i) for i in getattr(split, part) if int(i) in row_of]
-        arrays[part] = found.features[[row_of[i] for i in kept]]
-        name = "database_labels" if part == "database" else "query_labels"
-        arrays[name] = split.labels[kept]
-    if not views:
-        return arrays
-    trained = [row_of[int(i)] for i in split.train if int(i) in row_of]
-    arrays["features"] = found.features[trained]
-    return arrays | {f"view{v}": view[trained] for v, view in enumerate(found.views)}
-
-
-def _save_npz(out: Path, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
-    from .._files import atomic_file
-
-    with atomic_file(out) as partial, partial.open("wb") as stream:
-        np.savez(stream, **arrays)
+    after_interrupt("Add --resume to go on from the images that are done.")
+    with output.progress("embedding") as update:
+        common = {"resume": resume, "overwrite": overwrite, "on_progress": update, **images}
+        if codebooks is not None:
+            written = write_embeddings(source, Codebooks.load(codebooks), out, **common)
+        else:
+            backbone = common.pop("backbone")
+            written = write_features(source, backbone, out, **given, **common)
+    output.report_skipped(written.skipped)
+    shapes = {name: list(shape) for name, shape in written.shapes.items()}
+    listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    follow = f"mecoq-index train {out} --bits 64 --out c.pt" if codebooks is None else ""
+    output.done(
+        f"wrote {' and '.join(map(str, written.files))}: {listed}",
+        {"files": [str(file) for file in written.files], "shapes": shapes},
+        next_command=follow,
+    )

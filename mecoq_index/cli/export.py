@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InvalidInputError
-from ._milvus import open_index
-from ._shared import EXISTING, PATH, check_output, overwrite_option, progress, say
+from ._engine_options import check_engine_options, engine_options
+from ._index import INDEX, open_index
+from ._options import EXISTING, PATH, output_options, overwrite_option
+from ._output import Output
 
 if TYPE_CHECKING:
-    from ..codebooks import VectorKind
+    from ..codebooks import Codebooks
+    from ..index.index import Index
+
+_CODEBOOK_FORMS = ("safetensors", "pt", "npy")
 
 
 @click.command()
-@click.argument("index", type=EXISTING, required=False)
+@click.argument("index", type=INDEX, required=False)
 @click.option("--codebooks", type=EXISTING, help="Instead of INDEX: a codebook file.")
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["faiss", "milvus", "npy", "safetensors", "pt"]),
     required=True,
     help="faiss: a file for faiss.read_index. milvus: a folder of parquet files for its bulk "
-    "import. npy: the codewords (M, K, Ds). safetensors, pt: the codebooks with all they know.",
+    "import. safetensors, pt: the codebooks with all they know. npy: the codewords (M, K, Ds).",
 )
 @click.option("--out", type=PATH, required=True, help="The file, or folder, to write.")
-@click.option("--factory", help="With --codebooks: layout of the empty index. [default: MeCoQ]")
-@click.option(
-    "--takes",
-    type=click.Choice(["features", "embeddings"]),
-    help="For faiss: what will go in. [default: features if the projection is linear]",
-)
-@click.option(
-    "--profile",
-    help="For milvus: the form that codes are stored in: exact, graph and compact (decoded "
-    "vectors) or sparse. [default: exact]",
-)
+@engine_options("export", "open")
 @overwrite_option
+@output_options
 def export(
-    index: Path | None,
+    index: str | None,
     codebooks: Path | None,
     target: str,
     out: Path,
-    factory: str | None,
-    takes: VectorKind | None,
-    profile: str | None,
+    options: dict[str, Any],
     overwrite: bool,
+    output: Output,
 ) -> None:
     """Write INDEX, or codebooks, for programs that do not use this package.
 
@@ -64,98 +58,76 @@ def export(
         mecoq-index export --codebooks c.pt --to safetensors --out c.safetensors
         mecoq-index export photos.mecoq --to milvus --profile sparse --out rows
     """
+    from ..codebooks import Codebooks
+
     if (index is None) == (codebooks is None):
         raise click.UsageError("give INDEX or --codebooks, one of the two.")
-    if factory is not None and (index is not None or target != "faiss"):
-        raise click.UsageError("--factory is for an empty FAISS index, with --codebooks.")
-    if target == "milvus" and index is None:
-        raise click.UsageError("to milvus the items of an INDEX are exported, not codebooks.")
-    if profile is not None and target != "milvus":
-        raise click.UsageError("--profile is for milvus.")
-    if takes is not None and target == "milvus":
-        raise click.UsageError("--takes is for faiss.")
-    check_output(out, overwrite)
-    if target == "milvus" and index is not None:
-        _export_rows(index, out, profile or "exact", overwrite)
+    opened, opening = None, dict(options)
+    if index is not None:
+        opened, opening = open_index(index, options)
+    books = Codebooks.load(codebooks or "") if opened is None else opened.codebooks
+    if target in _CODEBOOK_FORMS:
+        if opening:
+            raise click.UsageError(f"--to {target} takes no options of engines.")
+        _export_codebooks(books, out, target, overwrite, output)
         return
-    if target != "faiss":
-        _export_codebooks(index, codebooks, out, target)
-        return
-    _export_faiss(index, codebooks, out, factory, takes, overwrite)
+    _export_items(opened, books, out, target, opening, overwrite, output)
 
 
-def _export_codebooks(index: Path | None, codebooks: Path | None, out: Path, target: str) -> None:
+def _export_codebooks(
+    books: Codebooks, out: Path, target: str, overwrite: bool, output: Output
+) -> None:
     import numpy as np
 
-    from .._files import atomic_file
-    from ..codebooks import Codebooks
-    from ..index.bundle import Bundle
+    from .._files import atomic_file, check_output
 
     if out.suffix != f".{target}":
         raise InvalidInputError(f"--out must end in .{target} for --to {target}, got {out.name}.")
-    books = Codebooks.load(codebooks) if codebooks else Bundle.open(index or "").codebooks
+    check_output(out, overwrite=overwrite)
     if target != "npy":
         books.save(out)
-        say(f"wrote {out}: {books}")
+        output.done(f"wrote {out}: {books}", {"out": str(out)})
         return
     with atomic_file(out) as partial, partial.open("wb") as stream:
         np.save(stream, books.codewords)
-    say(f"wrote {out}: codewords of shape {books.codewords.shape}, without the projection")
+    shape = list(books.codewords.shape)
+    output.done(
+        f"wrote {out}: codewords of shape {tuple(shape)}, without the projection",
+        {"out": str(out), "shape": shape},
+    )
 
 
-def _export_rows(index: Path, out: Path, profile: str, overwrite: bool) -> None:
-    from ..engines.milvus.engine import MilvusEngine
-
-    engine, bundle = open_index(index)
-    with progress("writing") as update:
-        names = [bundle.names[i] for i in bundle.names.ids.tolist()]
-        note = MilvusEngine.export(
-            out,
-            engine.codebooks,
-            engine,
-            {"name": names} if names else {},
-            profile=profile,
-            overwrite=overwrite,
-            on_progress=lambda text, done, total: update(done, total, text),
-        )
-    say(f"wrote {out}: {note['items']} items in {len(note['files'])} files; see schema.json there")
-
-
-def _export_faiss(
-    index: Path | None,
-    codebooks: Path | None,
+def _export_items(
+    opened: Index | None,
+    books: Codebooks,
     out: Path,
-    factory: str | None,
-    takes: VectorKind | None,
+    target: str,
+    options: dict[str, Any],
     overwrite: bool,
+    output: Output,
 ) -> None:
-    from ..codebooks import Codebooks
-    from ..engines.faiss.engine import FaissEngine
-    from ..engines.faiss.plain import export_index
+    from ..engines.abilities import Exporter
+    from ..engines.registry import available_engines, get_engine
 
-    if index is None:
-        books = Codebooks.load(codebooks or "")
-        note = export_index(out, books, factory=factory, takes=takes, overwrite=overwrite)
-    else:
-        engine, bundle = open_index(index)
-        if not isinstance(engine, FaissEngine):
-            raise InvalidInputError(
-                f"only an index of engine faiss can be exported to FAISS, but {index} is of "
-                f"{bundle.engine}. Build it with --engine faiss."
-            )
-        note = export_index(
+    if target not in available_engines() or not isinstance(get_engine(target), Exporter):
+        raise click.UsageError(
+            f"--to must be faiss, milvus, {', '.join(_CODEBOOK_FORMS)}, or a plug-in engine that "
+            f"exports, got {target!r}."
+        )
+    check_engine_options(options, target, "export")
+    with output.progress("writing") as update:
+        note = get_engine(target).export(
             out,
-            bundle.codebooks,
-            engine=engine,
-            takes=takes,
-            names=bundle.names,
+            books,
+            None if opened is None else opened.engine,
+            {} if opened is None else opened.values(),
             overwrite=overwrite,
+            on_progress=update,
+            **options,
         )
-    say(f"wrote {out}: {note['items']} items; takes {note['takes']}; {note['metric']}")
-    if note["names"]:
-        say(f"wrote {out.with_name(note['names'])}: names by id")
-    if note["projection"]:
-        say(
-            f"wrote {out.with_name(note['projection'])}: the projection, which FAISS cannot apply; "
-            "apply it to features with NumPy (docs/faiss.md) before they go in"
-        )
+    said = ", ".join(f"{key} {value}" for key, value in note.items() if _is_short(value))
+    output.done(f"wrote {out}: {said}", {"out": str(out), **note})
+
+
+def _is_short(value: object) -> bool:
+    return value is not None and len(str(value)) <= 40

@@ -30,12 +30,15 @@ def remove(
         mecoq-index remove photos.mecoq cats/01.jpg cats/02.jpg
         mecoq-index remove vectors.mecoq --ids gone.npy
     """
-    from ..data.vectors import load_ids
+    from ..data.metadata import as_ids_or_names
 
     if bool(items) == (ids is not None):
         raise click.UsageError("name the items to remove, or a file of them with --ids.")
     opened, _ = open_index(index, options)
-    wanted: Any = load_ids(ids) if ids is not None else list(items)
+    wanted: Any = list(items)
+    if ids is not None:
+        numbers, names = as_ids_or_names(ids)
+        wanted = numbers if names is None else names
     if ids is None and not opened.names:
         wanted = [_number(item) for item in items]
     removed = opened.remove(wanted)

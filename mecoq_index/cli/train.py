@@ -18,7 +18,7 @@ from ._options import (
     resume_option,
     seed_option,
 )
-from ._output import Output
+from ._output import Output, after_interrupt
 
 
 @click.command()
@@ -98,27 +98,43 @@ def train(
         mecoq-index train items.parquet --vector-column v --bits 64 --out c.pt
         mecoq-index train vectors.npy --objective distillation --normalize --out c.pt
     """
-    from ..learn.trainer import train as learn
+    from ..data.views import Augmentation
+    from ..learn.checkpoint import RunPaths
+    from ..learn.config import TrainConfig
+    from ..learn.presets import preset as released
+    from ..learn.training import train as learn
 
     given = {name: value for name, value in settings.items() if value not in (None, False)}
+    loss, name, file = given.pop("loss", None), given.pop("preset", None), given.pop("config", None)
+    if name is not None and file is not None:
+        raise click.UsageError("--preset and --config exclude each other.")
+    if loss is not None and name is None:
+        raise click.UsageError("--loss says how to read a released setting: give --preset too.")
+    if name is not None:
+        given["config"] = released(name, loss=loss or "paper")
+    elif file is not None:
+        given["config"] = TrainConfig.from_json(file)
+    if no_flip:
+        given["augmentation"] = Augmentation(flip=False)
+    checkpoint = RunPaths(out).checkpoint
+    after_interrupt(
+        f"{checkpoint} holds the last whole epoch, if there was one. Add --resume to go on."
+    )
     with output.progress("training") as update:
         books = learn(
             source,
             out=out,
-            flip=not no_flip,
             progress=update,
             **given,
             **images,
             **dict(_setting(change) for change in changes),
         )
-    for warning in books.report.get("warnings", ()):
+    report = dict(books.report)
+    for warning in report.pop("warnings", ()):
         output.say(f"warning: {warning}")
-    measured = {
-        name: value for name, value in books.report.items() if isinstance(value, (int, float))
-    }
+    output.say("".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in report.items())[:-1])
     output.done(
-        f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code"
-        + "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in measured.items()),
+        f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code",
         {"out": str(out), "M": books.M, "K": books.K, "bits": books.bits, **books.report},
         next_command=f"mecoq-index build {source} --codebooks {out} --out {source.stem}.mecoq",
     )

@@ -25,7 +25,7 @@ from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from .hits import Hits
 
-Stage = Literal["build", "open", "search", "bench"]
+Stage = Literal["build", "open", "search", "bench", "export"]
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 """Values that items carry beside their codes, by name: n of each."""
 
@@ -39,7 +39,7 @@ class Option:
         kind: ``int``, ``float``, ``str`` or ``bool``, or a tuple of the strings to choose from.
         help: One sentence for ``--help``, with the default in square brackets where there is one.
         stages: What it is for: ``build``, ``open`` (to reach an index that is elsewhere),
-            ``search`` or ``bench``.
+            ``search``, ``bench`` or ``export``.
         minimum: The least value of a number; None for any.
         is_secret: Whether the value must not be printed, logged or written to a file.
     """

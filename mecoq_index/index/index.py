@@ -188,6 +188,16 @@ class Index:
             f"{self._engine.describe().get('factory', self._engine.name)})"
         )
 
+    @property
+    def address(self) -> str | None:
+        """The address of the items; None for an index in memory or in a folder."""
+        return self._address
+
+    def values(self) -> dict[str, list[Any]]:
+        """Names (as ``name``) and columns that the index keeps, in the order of ascending ids."""
+        named = {"name": list(self._names)} if len(self._names) else {}
+        return {**named, **self._columns.of(self._columns.ids)} if self._columns else named
+
     def describe(self) -> dict[str, Any]:
         """Plain values on the index, for people and logs."""
         return self._engine.describe()
@@ -335,13 +345,13 @@ class Index:
             raise InvalidInputError(
                 f"items must be a sequence of names or ids, got one: {items!r}."
             )
-        given = items if isinstance(items, np.ndarray) else list(items)  # type: ignore[arg-type]
-        if len(given) and all(isinstance(item, str) for item in given):
+        given: list[Any] = list(items)  # type: ignore[arg-type]
+        if given and all(isinstance(item, str) for item in given):
             if not len(self._names):
                 raise InvalidInputError(
                     "the items of this index have no names. Give their ids as integers."
                 )
-            return np.unique(self._names.ids_of(given))  # type: ignore[arg-type]
+            return np.unique(self._names.ids_of(given))
         return np.unique(as_ids(given, name="items"))
 
     def reencode(

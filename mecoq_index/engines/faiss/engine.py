@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
 from ..abilities import Tuned
-from ..base import Batch, Engine, Option
+from ..base import Batch, Columns, Engine, Option
 from ..hits import Hits, RangeHits
 from .builder import FaissBuilder
 from .coarse import centroids_of, set_centroids, train_coarse_quantizer
@@ -202,6 +202,34 @@ class FaissEngine:
         """
         check_known([setting], ["nprobe"], what="setting with a default")
         self.layers.core.nprobe = self._searcher.check_nprobe(value)
+
+    @classmethod
+    def export(
+        cls,
+        out: Path,
+        codebooks: Codebooks,
+        source: Engine | None,
+        columns: Columns,
+        *,
+        on_progress: Progress = silent,
+        **options: Any,
+    ) -> Mapping[str, Any]:
+        """Write files for plain FAISS, see `plain.export_index` for options.
+
+        Raises:
+            InvalidInputError: If the items are of another engine, or something does not fit.
+        """
+        from .plain import export_index
+
+        if source is not None and not isinstance(source, FaissEngine):
+            raise InvalidInputError(
+                f"only an index of engine {cls.name} can be exported to FAISS, but this one is of "
+                f"{source.name}. Build it with that engine."
+            )
+        names = {}
+        if source is not None and "name" in columns:
+            names = dict(zip(np.sort(source.ids()).tolist(), columns["name"], strict=True))
+        return export_index(out, codebooks, engine=source, names=names, **options)
 
     def add(
         self,

@@ -10,7 +10,13 @@ OPTIONS = (
         kind=str,
         help="a factory string, IVF1024,MeCoQ8x8, or IVF,MeCoQ8x8 to choose the number of lists "
         "by that of the items. [default: MeCoQ]",
-        stages=frozenset({"build", "bench"}),
+        stages=frozenset({"build", "bench", "export"}),
+    ),
+    Option(
+        name="takes",
+        kind=("features", "embeddings"),
+        help="what will go into an exported index. [default: features if the projection is linear]",
+        stages=frozenset({"export"}),
     ),
     Option(
         name="nprobe",

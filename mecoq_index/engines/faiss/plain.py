@@ -24,7 +24,7 @@ import json
 from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -33,11 +33,13 @@ from ..._optional import import_faiss
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
 from .coarse import centroids_of, set_centroids
-from .engine import FaissEngine
 from .factory import make_index
 from .grammar import FactorySpec, parse
 from .inject import layers_of
 from .items import Adder, batches
+
+if TYPE_CHECKING:
+    from .engine import FaissEngine
 
 METRIC = (
     "raw AQS: inner product of the query with the decoded codes; subvectors of the query are not "

@@ -28,7 +28,7 @@ from .connection import Connection, import_pymilvus
 from .indexing import Index, make_searchable
 from .schema import CODEBOOKS, ID, VECTOR
 
-_SUFFIX = ".pt"
+_SUFFIX = ".safetensors"
 _CHUNK = 60_000  # characters of base64 a row; Milvus's limit is 65,535
 _MOST_BYTES = 256 << 20  # of a codebook file
 _MOST_ROWS = -(-_MOST_BYTES * 4 // (3 * _CHUNK)) + 1

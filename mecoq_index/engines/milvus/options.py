@@ -35,7 +35,7 @@ OPTIONS = (
         name="profile",
         kind=str,
         help="how codes are stored and scanned: exact, graph, compact or sparse. [default: exact]",
-        stages=frozenset({"build"}),
+        stages=frozenset({"build", "export"}),
     ),
     Option(
         name="precision",
