@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import MecoqError
+from ._output import show_warnings
 from .add import add
 from .bench import bench
 from .build import build
@@ -27,6 +28,7 @@ class _Group(click.Group):
     """
 
     def invoke(self, ctx: click.Context) -> object:
+        show_warnings()
         try:
             return super().invoke(ctx)
         except MecoqError as exc:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# Options that commands have themselves; the library hands their values to engines too.
+_SHARED = frozenset({"device"})
 _KINDS: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING}
 
 
@@ -29,7 +31,7 @@ def declared_options(stage: Stage) -> dict[str, dict[str, Option]]:
         except MissingDependencyError:
             continue  # an engine without its library takes no options
         for option in options:
-            if stage in option.stages:
+            if stage in option.stages and option.name not in _SHARED:
                 found.setdefault(option.name, {})[engine] = option
     return found
 

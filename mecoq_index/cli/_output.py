@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ class Output:
             self.say(f"skipped {len(skipped)} unreadable images:")
             for _, reason in skipped:
                 self.say(f"  {reason}")
+
+
+def show_warnings() -> None:
+    """Print warnings of the library on standard error, a line each."""
+    logger = logging.getLogger("mecoq_index")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("warning: %(message)s"))
+        handler.setLevel(logging.WARNING)
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 def after_interrupt(advice: str) -> None:

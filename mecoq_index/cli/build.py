@@ -111,7 +111,7 @@ def build(
     described = dict(index.describe())
     place = str(out) if out is not None else index.address
     output.done(
-        f"wrote {place}: " + ", ".join(f"{k} {v}" for k, v in described.items()),
+        f"wrote {place}: {index.summary()}",
         described,
         next_command=f"mecoq-index search {place} QUERY",
     )

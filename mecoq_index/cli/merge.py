@@ -24,13 +24,13 @@ def merge(parts: tuple[Path, ...], out: Path, overwrite: bool, output: Output) -
         mecoq-index build vectors/ --codebooks c.pt --shards 2/2 --out part2.mecoq
         mecoq-index merge part1.mecoq part2.mecoq --out all.mecoq
     """
+    from ..index.index import Index
     from ..index.merge import merge_bundles
 
     with output.progress("merging") as update:
-        merged = merge_bundles(parts, out, overwrite=overwrite, on_progress=update)
-    described = merged.describe()
+        merged = Index(merge_bundles(parts, out, overwrite=overwrite, on_progress=update))
     output.done(
-        f"wrote {out}: " + ", ".join(f"{k} {v}" for k, v in described.items()),
-        described,
+        f"wrote {out}: {merged.summary()}",
+        merged.describe(),
         next_command=f"mecoq-index search {out} QUERY",
     )

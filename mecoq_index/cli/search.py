@@ -54,11 +54,11 @@ def search(
     check_engine_options(options, opened.engine.name, "search")
     with output.progress("searching") as update:
         results = opened.search(query, k, given=given, progress=update, **images, **options)
-    for called, hits in zip(results.queries, results, strict=True):
+    for hits in results.rows():
         if output.as_json:
-            output.print_json({"query": called, "hits": [_plain(hit) for hit in hits]})
+            output.print_json({"query": hits.query, "hits": [_plain(hit) for hit in hits]})
             continue
-        click.echo(f"query {called}")
+        click.echo(f"query {hits.query}")
         for rank, hit in enumerate(hits, start=1):
             fields = "".join(f"  {name}={value}" for name, value in hit.fields.items())
             called_hit = hit.id if hit.name is None else hit.name

@@ -130,8 +130,7 @@ def train(
             **dict(_setting(change) for change in changes),
         )
     report = dict(books.report)
-    for warning in report.pop("warnings", ()):
-        output.say(f"warning: {warning}")
+    report.pop("warnings", None)  # told already
     output.say("".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in report.items())[:-1])
     output.done(
         f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code",

@@ -19,7 +19,7 @@ from ..data.source import Source
 from ..embed.embedder import Embedder
 from ..engines.abilities import Tunable, Tuned, Verifiable, Verification
 from ..engines.base import Engine, Stage
-from ..engines.registry import DEFAULT_ENGINE, get_engine
+from ..engines.registry import DEFAULT_ENGINE, get_engine, options_of
 from ..errors import InvalidInputError
 from ._lock import ReadersWriterLock
 from .build import BuildOptions, Shard
@@ -109,7 +109,8 @@ class Index:
             id_column: For tables: the column of ids (integers) or names (text).
             given: Whether vectors are features or embeddings; told apart by their width if None.
             backbone: Allows a ``module:attribute`` that the codebooks name as their network.
-            device: Where the network for images runs; CUDA where there is one if None.
+            device: Where the network for images runs, and an engine that has a choice; CUDA where
+                there is one if None.
             workers: Processes that load images.
             strict: Refuse unreadable images instead of skipping them.
             shard: Part i of n, to be joined by `merge` later.
@@ -125,6 +126,8 @@ class Index:
             ServerError: If a server is out of reach, refuses, or fails.
         """
         codebooks = load_codebooks(codebooks)
+        if device is not None and any(o.name == "device" for o in options_of(engine)):
+            options["device"] = device
         wanted = BuildOptions(engine=engine, options=options, shard=_shard(shard), given=given)
         embedder = Embedder(
             codebooks, given=given, device=device, workers=workers, strict=strict, backbone=backbone
@@ -182,11 +185,16 @@ class Index:
         return len(self._engine)
 
     def __repr__(self) -> str:
-        where = self._address or self.path or "in memory"
+        return f"Index({self._address or self.path or 'in memory'}: {self.summary()})"
+
+    def summary(self) -> str:
+        """A few words: how many items of how many bytes, and how they are laid out."""
+        described = self._engine.describe()
+        layout = described.get("factory", described.get("profile", ""))
         return (
-            f"Index({where}: {len(self):,} items of {self._engine.bytes_per_vector:g} bytes, "
-            f"{self._engine.describe().get('factory', self._engine.name)})"
-        )
+            f"{len(self):,} items of {self._engine.bytes_per_vector:g} bytes, "
+            f"{self._engine.name} {layout}"
+        ).strip()
 
     @property
     def address(self) -> str | None:
