@@ -27,7 +27,7 @@ import numpy.typing as npt
 from ._files import atomic_file, sync
 from .errors import ArtifactError, InvalidInputError
 
-_AGAIN = "Build without --resume to start again."
+_AGAIN = "Leave out --resume to start again."
 
 
 class Column:
@@ -52,7 +52,7 @@ class Column:
         return len(self._head) + row * prod(self._shape[1:]) * self._dtype.itemsize
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
-        """Put rows behind the first ``start`` ones; whatever was behind them is gone."""
+        """Put rows after the first ``start`` ones; whatever came after those is gone."""
         with self.path.open("r+b" if start else "wb") as stream:
             if not start:
                 stream.write(self._head)
@@ -96,8 +96,10 @@ class Workspace:
         self._file = path / "job.json"
 
     @contextmanager
-    def held(self, resume: bool) -> Iterator[None]:
+    def locked(self, resume: bool, *, keep: bool = False) -> Iterator[None]:
         """Work in the folder; it is removed at the end, and kept when the work is interrupted.
+
+        With ``keep`` it is kept at the end too: remove it when its content is no longer needed.
 
         Raises:
             InvalidInputError: If ``resume`` is set, and what is there is left from another job; or
@@ -117,7 +119,8 @@ class Workspace:
                     if not found:
                         self._remove()
                     raise
-                self._remove()
+                if not keep:
+                    self._remove()
         except Timeout as exc:
             raise ArtifactError(f"another program is at work in {self.path}.") from exc
 
@@ -145,7 +148,7 @@ class Workspace:
         if old != self._job:
             changed = [key for key in old | self._job if old.get(key) != self._job.get(key)]
             raise InvalidInputError(
-                f"{self.path} is left from another build, which differs in: {', '.join(changed)}. "
+                f"{self.path} is left from another run, which differs in: {', '.join(changed)}. "
                 f"{_AGAIN}"
             )
 
@@ -157,7 +160,7 @@ class Workspace:
         shutil.rmtree(self.path)
 
     def done(self) -> dict[str, Any]:
-        """What the same job has noted so far; empty if there is none, or if it was another one."""
+        """The values that the same job has noted so far; empty for another job, or for none."""
         if not self._file.exists() or (found := self._read())["job"] != self._job:
             return {}
         return dict(found["done"])

@@ -152,18 +152,14 @@ def report_bundle(path: Path, as_json: bool) -> None:
 
 def is_images(source: Path) -> bool:
     """Whether a source is an image or a folder of images, not of vectors."""
-    from ..data.images import SUFFIXES
-    from ..data.vectors import SUFFIXES as VECTOR_SUFFIXES
+    from ..data.source import holds_images
 
-    if source.is_file():
-        return source.suffix.lower() in SUFFIXES
-    inside = {path.suffix for path in source.iterdir() if not path.name.startswith(".")}
-    return not inside & set(VECTOR_SUFFIXES)
+    return holds_images(source)
 
 
 def load_ids_option(path: Path | None) -> Ids | list[str] | None:
     """What ``--ids`` names; None without."""
-    from ..data.vectors import load_ids
+    from ..data.metadata import load_ids
 
     return None if path is None else load_ids(path)
 
@@ -191,26 +187,15 @@ def load_inputs(
     Raises:
         MecoqError: If the source cannot be read or does not fit the codebooks.
     """
-    from ..data.datasets import load_vectors
-    from ..data.images import SUFFIXES, ImageFiles, find_images
+    from ..embed.embedder import Embedder
 
-    if source.is_file() and source.suffix.lower() not in SUFFIXES:
-        return Inputs(codebooks.embed(load_vectors(source), given=given), [])
-    from ..embed.encoder import embed_images
-
-    images = ImageFiles(find_images(source), source if source.is_dir() else None)
+    embedder = Embedder(codebooks, given=given, device=device, workers=workers, strict=strict)
     with progress("embedding") as update:
-        embedded = embed_images(
-            images,
-            codebooks,
-            device=device,
-            workers=workers,
-            strict=strict,
-            store=store,
-            on_progress=update,
+        embedded = embedder.embed(
+            source, store=store, on_progress=lambda text, done, total: update(done, total)
         )
     report_skipped(embedded.skipped)
-    return Inputs(embedded.z, [images.name(int(i)) for i in embedded.kept])
+    return Inputs(embedded.z, embedded.names or [])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +219,7 @@ class Source:
             MecoqError: If the source cannot be read or does not fit the codebooks.
         """
         from ..data.vectors import open_vectors
-        from ..embed.rows import encode_all
+        from ..embed.rows import RowEncoder
         from ..scoring import encode
 
         if is_images(self.path):
@@ -254,10 +239,7 @@ class Source:
         if ids is not None and len(ids) != rows.n:
             raise InvalidInputError(f"ids must be one an item, {rows.n}, got {len(ids)}.")
         with progress("encoding") as update:
-            codes = encode_all(
-                rows,
-                codebooks,
-                given=self.given,
-                on_progress=lambda text, done, total: update(done, total, text),
+            codes = RowEncoder(rows, codebooks, self.given).encode_all(
+                lambda text, done, total: update(done, total, text)
             )
         return codes, ids

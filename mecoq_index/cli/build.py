@@ -114,7 +114,7 @@ def build(
             --uri http://localhost:19530 --collection photos --profile compact
     """
     from ..codebooks import Codebooks
-    from ..embed.rows import ArrayRows
+    from ..data.reader import ArrayRows
     from ..index.build import BuildOptions, Shard, build_bundle, check_output_bundle
 
     if engine != "faiss" and (factory is not None or nprobe is not None):

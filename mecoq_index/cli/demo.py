@@ -79,7 +79,7 @@ def _train(out: Path, epochs: int, seed: int) -> Codebooks:
     from ..learn.trainer import train
 
     database = out / "digits" / "database"
-    backbone = load_backbone("mecoq_index.embed.small_network:SmallNetwork")
+    backbone = load_backbone("mecoq:small")
     source = ImageViews(
         ImageFiles(find_images(database), database),
         backbone.transform,

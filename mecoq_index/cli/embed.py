@@ -79,6 +79,8 @@ def embed(
             "--views, --protocol, --image-size and --no-flip go with --backbone: codebooks bring "
             "their own image settings."
         )
+    from ..data.feature_file import FeatureFile, save_features
+
     check_output(out, overwrite)
     if codebooks is not None:
         check_output(_names_file(out), overwrite)
@@ -99,8 +101,9 @@ def embed(
             strict=strict,
             store=store,
         )
-        _save_npz(out, arrays)
-    say(f"wrote {out}: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+        save_features(out, **arrays)
+    headers = FeatureFile(out).headers
+    say(f"wrote {out}: " + ", ".join(f"{k} {shape}" for k, (shape, _) in headers.items()))
 
 
 def _names_file(out: Path) -> Path:
@@ -147,52 +150,49 @@ def _extract(
     seed: int,
     **options: Any,
 ) -> dict[str, Any]:
-    import numpy as np
-
     from ..data.images import ImageFiles, class_labels, find_images
     from ..data.protocols import load_protocol
     from ..data.views import Augmentation
-    from ..embed.backbones import load_backbone
+    from ..embed.backbones import backbone_record, load_backbone
     from ..embed.encoder import extract_features
 
     split = None if protocol is None else load_protocol(protocol, root, seed=seed)
     paths = find_images(root) if split is None else []
     images: Images = ImageFiles(paths, root) if split is None else split.images
+    model = load_backbone(backbone, image_size=image_size)
     with progress("extracting features") as update:
         found = extract_features(
             images,
-            load_backbone(backbone, image_size=image_size),
+            model,
             views=views,
             augmentation=Augmentation(flip=flip),
             seed=seed,
-            on_progress=update,
+            on_progress=lambda text, done, total: update(done, total),
             **options,
         )
     report_skipped(found.skipped)
-    arrays: dict[str, Any] = {}
+    record = backbone_record(model, trained=False)
     if split is None:
-        arrays["features"] = found.features
-        arrays |= {f"view{v}": view for v, view in enumerate(found.views)}
-        arrays["paths"] = np.array([images.name(int(i)) for i in found.kept])
-        labels = class_labels(root, [paths[int(i)] for i in found.kept])
-        return arrays if labels is None else {**arrays, "labels": labels}
+        return {
+            "features": found.features,
+            "views": found.views,
+            "names": [images.name(int(i)) for i in found.kept],
+            "labels": class_labels(root, [paths[int(i)] for i in found.kept]),
+            "backbone": record,
+        }
     row_of = {int(i): row for row, i in enumerate(found.kept)}
+    arrays: dict[str, Any] = {}
     for part in ("database", "queries"):
         kept = [int(i) for i in getattr(split, part) if int(i) in row_of]
         arrays[part] = found.features[[row_of[i] for i in kept]]
         name = "database_labels" if part == "database" else "query_labels"
         arrays[name] = split.labels[kept]
     if not views:
-        return arrays
+        return {"split": arrays, "backbone": record}
     trained = [row_of[int(i)] for i in split.train if int(i) in row_of]
-    arrays["features"] = found.features[trained]
-    return arrays | {f"view{v}": view[trained] for v, view in enumerate(found.views)}
-
-
-def _save_npz(out: Path, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
-    from .._files import atomic_file
-
-    with atomic_file(out) as partial, partial.open("wb") as stream:
-        np.savez(stream, **arrays)
+    return {
+        "features": found.features[trained],
+        "views": found.views[:, trained],
+        "split": arrays,
+        "backbone": record,
+    }

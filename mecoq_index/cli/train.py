@@ -290,7 +290,9 @@ def _train_on_images(
     else:
         found = ImageFiles(find_images(source), source if source.is_dir() else None)
     with progress("checking images") as update:
-        images, skipped = check_images(found, strict=strict, on_progress=update)
+        images, skipped = check_images(
+            found, strict=strict, on_progress=lambda text, done, total: update(done, total)
+        )
     report_skipped(skipped)
     model = load_backbone(backbone, image_size=image_size)
     if settings.neighbours and not resume:

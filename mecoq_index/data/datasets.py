@@ -1,14 +1,8 @@
-"""Vectors and data sets from the file formats of the field.
-
-A *vector file* holds one matrix (see `mecoq_index.data.vectors`). A *data set* holds database and
-queries, and maybe labels: an ``.npz`` of features (see `load_dataset`), or an ann-benchmarks
-``.hdf5``.
-"""
+"""Data sets for benchmarks: vectors to search in, vectors to search with, and maybe labels."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +12,12 @@ import numpy.typing as npt
 
 from .._arrays import Vectors, check_vectors
 from .._files import check_readable
-from .._optional import require
 from ..errors import ArtifactError, InvalidInputError
-from .vectors import open_vectors
+from .feature_file import FeatureFile
+from .hdf5 import Hdf5Rows, names_in_hdf5
+from .items import VectorItems
+from .metadata import Labels, as_labels
+from .source import Source, open_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +25,7 @@ class Dataset:
     """Vectors to search in and to search with.
 
     Attributes:
-        name: What to call it in a report.
+        name: The name of the data set in reports.
         database: float32, shape (n, P).
         queries: float32, shape (nq, P).
         database_labels: (n,) classes or (n, L) of 0 and 1; None without labels.
@@ -45,7 +42,9 @@ class Dataset:
         check_vectors(self.database, name="database")
         check_vectors(self.queries, self.database.shape[1], name="queries")
         if (self.database_labels is None) != (self.query_labels is None):
-            raise InvalidInputError("labels must be given for database and queries, or for none.")
+            raise InvalidInputError(
+                "labels must be given for database and queries, or for neither."
+            )
         for name, labels, n in (
             ("database_labels", self.database_labels, len(self.database)),
             ("query_labels", self.query_labels, len(self.queries)),
@@ -54,7 +53,7 @@ class Dataset:
                 raise InvalidInputError(f"{name} must be one a row, {n} in all, got {len(labels)}.")
 
     def shuffled(self, seed: int) -> Dataset:
-        """The same with the database in random order.
+        """Return the same data set with the database in random order.
 
         Engines break ties by row, so a database sorted by class would flatter every method that
         ties often.
@@ -70,7 +69,7 @@ class Dataset:
         )
 
     def first(self, database: int | None, queries: int | None) -> Dataset:
-        """The first rows only."""
+        """Return the first rows only; all of them for None."""
         labels, query_labels = self.database_labels, self.query_labels
         return Dataset(
             self.name,
@@ -81,79 +80,92 @@ class Dataset:
         )
 
 
-def load_vectors(path: str | Path) -> Vectors:
-    """One matrix of vectors, float32 (n, D), from any file or folder that `open_vectors` opens.
-
-    Raises:
-        ArtifactError: If the file is missing, damaged, or of another kind.
-        InvalidInputError: If its content is not finite float32 of two axes.
-        MissingDependencyError: If pyarrow is needed and not installed.
-    """
-    file = open_vectors(path)
-    if file.dtype != np.float32:
-        raise InvalidInputError(f"{path} must hold float32 vectors, got {file.dtype} codes.")
-    return check_vectors(file.read(0, file.n), name=str(path))
-
-
-def load_dataset(path: str | Path) -> Dataset:
-    """A data set from one file.
+def load_dataset(
+    source: Source,
+    *,
+    queries: Source | None = None,
+    labels: npt.ArrayLike | str | Path | None = None,
+    query_labels: npt.ArrayLike | str | Path | None = None,
+    vector_column: str | None = None,
+    label_column: str | None = None,
+) -> Dataset:
+    """Load a data set.
 
     Args:
-        path: An ``.npz`` with ``database`` (n, P) and ``queries`` (nq, P), float32 or, with a
-            number ``scale``, uint8 (features are ``x / scale``), and maybe ``database_labels`` and
-            ``query_labels``; or an ann-benchmarks ``.hdf5`` with ``train`` and ``test``.
+        source: With ``queries``, the vectors to search in: anything that `open_source` takes for
+            vectors. Without, a file of both: an ``.npz`` with ``database`` (n, P) and ``queries``
+            (nq, P) and maybe ``database_labels`` and ``query_labels``, as
+            `mecoq_index.data.feature_file` describes it; or an ann-benchmarks ``.hdf5`` with
+            ``train`` and ``test``.
+        queries: The vectors to search with, likewise.
+        labels: Labels of the database, or a file of them, instead of those in the source.
+        query_labels: Labels of the queries, or a file of them.
+        vector_column: The column of vectors in both tables.
+        label_column: The column of labels in both tables.
 
     Raises:
-        ArtifactError: If the file is missing, damaged, or lacks an array.
-        InvalidInputError: If the arrays do not fit together.
-        MissingDependencyError: If h5py is needed and not installed.
+        ArtifactError: If a file is missing, damaged, or lacks an array.
+        InvalidInputError: If the arrays do not fit together, or the source holds images.
+        MissingDependencyError: If a package is needed to read it that is not installed.
     """
-    path = check_readable(Path(path))
-    if path.suffix == ".npz":
-        arrays = _read_npz(path)
-        return Dataset(
-            path.stem,
-            _features(arrays, "database", path),
-            _features(arrays, "queries", path),
-            arrays.get("database_labels"),
-            arrays.get("query_labels"),
+    if queries is None:
+        if vector_column is not None or label_column is not None:
+            raise InvalidInputError(
+                "queries must be given where columns are named: a table holds no queries."
+            )
+        found = _load_file(source)
+    else:
+        options = {"vector_column": vector_column, "label_column": label_column}
+        database = _open(source, "the database", options)
+        wanted = _open(queries, "queries", options)
+        name = database.path.stem if database.path else "vectors"
+        found = Dataset(
+            name, database.to_vectors(), wanted.to_vectors(), database.labels, wanted.labels
         )
-    if path.suffix in (".hdf5", ".h5"):
-        return _read_hdf5(path)
-    raise ArtifactError(
-        f"{path} must be a data set: .npz or .hdf5 is read, got {path.suffix or 'no suffix'}."
+    if labels is None and query_labels is None:
+        return found
+    return Dataset(
+        found.name,
+        found.database,
+        found.queries,
+        found.database_labels if labels is None else as_labels(labels),
+        found.query_labels if query_labels is None else as_labels(query_labels),
     )
 
 
-def _features(arrays: Mapping[str, npt.NDArray[Any]], name: str, path: Path) -> Vectors:
-    if name not in arrays:
-        raise ArtifactError(f"{path} must hold the array {name!r}, but it holds {sorted(arrays)}.")
-    x = arrays[name]
-    if x.dtype == np.uint8 and "scale" in arrays:
-        scaled: Vectors = x.astype(np.float32)
-        scaled /= np.float32(arrays["scale"])
-        return scaled
-    return check_vectors(x, name=f"{name} in {path}")
+def _open(source: Source, what: str, options: dict[str, str | None]) -> VectorItems:
+    items = open_source(source, **options)  # type: ignore[arg-type]
+    if not isinstance(items, VectorItems):
+        raise InvalidInputError(
+            f"{what} must be vectors, but they are images. Embed them first, with mecoq-index "
+            "embed."
+        )
+    return items
 
 
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            wanted = ("database", "queries", "database_labels", "query_labels", "scale")
-            found = {name: archive[name] for name in archive.files if name in wanted}
-            return found or dict.fromkeys(archive.files, np.empty(0))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path} is no readable .npz file: {exc}") from exc
+def _load_file(source: Source) -> Dataset:
+    if not isinstance(source, (str, os.PathLike)):
+        raise InvalidInputError("queries must be given, the vectors to search with.")
+    path = check_readable(Path(source))
+    if path.suffix == ".npz":
+        file = FeatureFile(path)
+        parts = [file.rows(name) for name in ("database", "queries")]
+        database, queries = (VectorItems(part).to_vectors() for part in parts)
+        labels = [_labels(file, part) for part in ("database", "queries")]
+        return Dataset(path.stem, database, queries, *labels)
+    if path.suffix in (".hdf5", ".h5"):
+        if not {"train", "test"} <= (found := names_in_hdf5(path)):
+            raise ArtifactError(
+                f"{path} must hold 'train' and 'test', but it holds {sorted(found)}."
+            )
+        readers = (Hdf5Rows(path, name) for name in ("train", "test"))
+        return Dataset(path.stem, *(VectorItems(reader).to_vectors() for reader in readers))
+    raise ArtifactError(
+        f"{path} must be a data set, .npz or .hdf5, got {path.suffix or 'no suffix'}. Give the "
+        "queries separately for other files."
+    )
 
 
-def _read_hdf5(path: Path) -> Dataset:
-    h5py = require("h5py", extra="bench", purpose="reading an .hdf5 data set")
-    try:
-        with h5py.File(path, "r") as file:
-            if not {"train", "test"} <= set(file):
-                raise ArtifactError(
-                    f"{path} must hold 'train' and 'test', but it holds {sorted(file)}."
-                )
-            return Dataset(path.stem, file["train"][:], file["test"][:])
-    except OSError as exc:
-        raise ArtifactError(f"{path} is no readable .hdf5 file: {exc}") from exc
+def _labels(file: FeatureFile, array: str) -> Labels | None:
+    labels = file.labels(array)
+    return None if labels is None else as_labels(labels)

@@ -1,29 +1,33 @@
 """Cached features as training data: several augmented views of each item, computed once.
 
 Training on two random ones of V views per step is contrastive training without the backbone's
-forward pass, which makes it a matter of minutes on a CPU.
+forward pass, so it takes minutes on a CPU.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from .._arrays import Ids, Vectors
 from .._files import check_readable, load_npy
+from ..backbone import Backbone
 from ..errors import ArtifactError, InvalidInputError
-from .batching import count_steps, shuffled_batches
+from .batching import check_batch_size, count_steps, shuffled_batches
+from .feature_file import FeatureFile
+from .reader import RowReader
 
-_DTYPES = (np.uint8, np.float16, np.float32)
+if TYPE_CHECKING:
+    import torch
+
+_KEPT_DTYPES = (np.uint8, np.float16, np.float32)
 _BLOCK_ROWS = 65536
 _SEARCHED_ROWS = 20_000
 
@@ -47,13 +51,19 @@ class FeatureViews:
     """V views of n items as feature vectors; a source of pairs for the trainer.
 
     Args:
-        views: Shape (V, n, P), uint8, float16 or float32; not copied. With V = 1 both views of
-            a pair are the same vector, unless ``dropout`` or neighbours make them differ.
+        views: Shape (V, n, P), or (n, P) for one view. uint8, float16 and float32 are kept as they
+            are and not copied; other floats and integers are converted to float32. With V = 1
+            both views of a pair are the same vector, unless ``dropout`` or neighbors make them
+            differ.
         scale: Features are ``views / scale``.
         dropout: Fraction of entries zeroed independently in each view, in [0, 1); the others are
             scaled up to keep the expectation.
-        features: The items as they are, shape (n, P), on the scale of the views: one more view to
-            train on, and what neighbours are found by.
+        features: The items themselves, shape (n, P), on the scale of the views: one more view to
+            train on, and the vectors by which neighbors are found.
+        backbone: The record of the network that made the features.
+
+    Attributes:
+        backbone: As given.
 
     Raises:
         InvalidInputError: If shape or dtype is wrong, or a value is NaN or Inf.
@@ -61,30 +71,34 @@ class FeatureViews:
 
     def __init__(
         self,
-        views: npt.NDArray[Any],
+        views: npt.ArrayLike,
         *,
         scale: float = 1.0,
         dropout: float = 0.0,
-        features: npt.NDArray[Any] | None = None,
+        features: npt.ArrayLike | None = None,
+        backbone: Backbone | None = None,
     ) -> None:
-        if views.ndim != 3 or views.dtype not in _DTYPES:
+        views = _as_stack(views, "views", "(V, n, P)")
+        if views.ndim == 2:
+            views = views[None]
+        if views.ndim != 3:
             raise InvalidInputError(
-                "views must have shape (V, n, P) and dtype uint8, float16 or float32, "
-                f"got {views.shape} {views.dtype}. Convert other numbers by x.astype(np.float32)."
+                f"views must have shape (V, n, P), or (n, P) for one view, got {views.shape}."
             )
         if views.shape[1] < 2 or views.shape[2] < 1:
             raise InvalidInputError(f"views must hold at least 2 items, got {views.shape}.")
-        if not scale > 0:
-            raise InvalidInputError(f"scale must be above 0, got {scale}.")
-        if not 0 <= dropout < 1:
-            raise InvalidInputError(f"dropout must lie in [0, 1), got {dropout}.")
-        if features is not None and (
-            features.shape != views.shape[1:] or features.dtype not in _DTYPES
-        ):
-            raise InvalidInputError(
-                f"features must have shape {views.shape[1:]}, one row an item, and dtype uint8, "
-                f"float16 or float32, got {features.shape} {features.dtype}."
-            )
+        if not _is_number(scale) or not scale > 0:
+            raise InvalidInputError(f"scale must be a number above 0, got {scale!r}.")
+        _check_dropout(dropout)
+        if features is not None:
+            features = _as_stack(features, "features", "(n, P)")
+            if features.shape != views.shape[1:]:
+                raise InvalidInputError(
+                    f"features must have shape {views.shape[1:]}, one row an item, got "
+                    f"{features.shape}."
+                )
+        if backbone is not None and not isinstance(backbone, Backbone):
+            raise InvalidInputError(f"backbone must be a Backbone, got {type(backbone).__name__}.")
         _check_finite(views, "the vectors of view {}")
         if features is not None:
             _check_finite(features[None], "those of the items")
@@ -92,34 +106,39 @@ class FeatureViews:
         self._features = features
         self._scale = float(scale)
         self._dropout = float(dropout)
+        self.backbone = backbone
 
     @classmethod
-    def load(cls, path: Path, *, dropout: float = 0.0) -> FeatureViews:
+    def load(cls, path: str | Path, *, dropout: float = 0.0) -> FeatureViews:
         """Read views from a file.
 
         Args:
-            path: An ``.npz`` with the arrays ``view0``, ``view1``, ... of shape (n, P) each,
-                perhaps ``features`` (n, P) of the items as they are and, if all were scaled, a
-                number ``scale``; or an ``.npy`` of shape (V, n, P),
-                or (n, P) for one view.
+            path: An ``.npz`` as `mecoq_index.data.feature_file` describes it, or an ``.npy`` of
+                shape (V, n, P), or (n, P) for one view.
             dropout: As in the constructor.
 
         Raises:
             ArtifactError: If the file is missing, damaged or holds no views.
             InvalidInputError: If the arrays do not fit together.
         """
-        path = check_readable(path)
-        features = None
-        if path.suffix == ".npz":
-            views, scale, features = _load_npz(path)
-        else:
-            views, scale = load_npy(path), 1.0
-            if views.ndim == 2:
-                views = views[None]
+        path = check_readable(Path(path))
+        file = FeatureFile(path) if path.suffix == ".npz" else None
         try:
-            return cls(views, scale=scale, dropout=dropout, features=features)
+            if file is None:
+                return cls(load_npy(path), dropout=dropout)
+            return cls(
+                _stacked_views(file),
+                scale=file.scale,
+                dropout=dropout,
+                features=file.array("features") if "features" in file else None,
+                backbone=file.backbone,
+            )
         except InvalidInputError as exc:
             raise InvalidInputError(f"{path}: {exc}") from exc
+
+    def __repr__(self) -> str:
+        views, (n, width) = self._views, self._views.shape[1:]
+        return f"FeatureViews({self.num_views} views of {n} items, width {width}, {views.dtype})"
 
     def __len__(self) -> int:
         return int(self._views.shape[1])
@@ -145,7 +164,7 @@ class FeatureViews:
         return int(self._views.shape[0]) + (self._features is not None)
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
+        """Return the number of batches an epoch."""
         return count_steps(len(self), batch_size)
 
     @property
@@ -159,15 +178,24 @@ class FeatureViews:
         return self.num_views > 1 or self._dropout > 0
 
     def with_dropout(self, dropout: float) -> FeatureViews:
-        """The same vectors, with another dropout."""
+        """Return the same vectors with another dropout.
+
+        Raises:
+            InvalidInputError: If it does not lie in [0, 1).
+        """
         return FeatureViews(
-            self._views, scale=self._scale, dropout=dropout, features=self._features
+            self._views,
+            scale=self._scale,
+            dropout=dropout,
+            features=self._features,
+            backbone=self.backbone,
         )
 
     def frozen_features(self) -> Vectors:
-        """What neighbours are found by, float32 (n, P).
+        """Return one vector an item, float32 (n, P), by which neighbors are found.
 
-        The features if there are any; a single view as it is; or the means of unit views.
+        The features if there are any; else a single view unchanged; else the mean of the views,
+        each divided by its length.
         """
         plain = self._features
         if plain is None and len(self._views) == 1:
@@ -187,55 +215,62 @@ class FeatureViews:
         return mean
 
     def hold_out(self, count: int, seed: int) -> tuple[FeatureViews, HeldOut]:
-        """Keep some items out of training, to judge by.
+        """Keep some items out of training, to measure by.
 
         Args:
-            count: How many, at random.
+            count: The number of items, chosen at random.
             seed: Seed of the choice.
 
         Returns:
-            The others, copied; and two stored views of those kept out, with a sample of the others.
+            The other items, copied; and two stored views of the items kept out, with a sample of
+            the other items.
 
         Raises:
             InvalidInputError: If there are no two stored views, or too few items would be left.
         """
         if self.num_views < 2:
             raise InvalidInputError(
-                "held-out items are judged by two views of each, but there is one: leave patience "
-                "and held_out at 0, or give (V, n, P) with V of at least 2."
+                "held-out items are measured by two views of each, but there is one: leave "
+                "patience and held_out at 0, or give (V, n, P) with V of at least 2."
             )
-        if count > len(self) - 2:
+        if not 1 <= count <= len(self) - 2:
             raise InvalidInputError(
-                f"held_out must leave at least 2 of {len(self)} items to train on, got {count}."
+                f"held_out must be at least 1 and leave at least 2 of {len(self)} items to train "
+                f"on, got {count}."
             )
         order = np.random.default_rng([seed, 3]).permutation(len(self))
-        held, kept = order[:count], np.sort(order[count:])
+        left_out, kept = order[:count], np.sort(order[count:])
         features = None if self._features is None else self._features[kept]
         others = FeatureViews(
             np.take(self._views, kept, axis=1),
             scale=self._scale,
             dropout=self._dropout,
             features=features,
+            backbone=self.backbone,
         )
         sample = order[count : count + _SEARCHED_ROWS]
-        # the last view is the items as they are, where there are features
+        # If there are features, the last view is the items themselves.
         return others, HeldOut(
-            self._stored(np.zeros_like(held), held),
-            self._stored(np.ones_like(held), held),
+            self._stored(np.zeros_like(left_out), left_out),
+            self._stored(np.ones_like(left_out), left_out),
             self._stored(np.full_like(sample, self.num_views - 1), sample),
         )
 
     def batches(
         self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views (B, P) float32 for each item of a shuffled batch, fixed by seed and epoch.
+        """Yield two views (B, P) float32 of each item of a shuffled batch, fixed by seed and epoch.
 
         Args:
             epoch: The epoch, from 0.
             batch_size: B; the last batch may be smaller.
             seed: Seed of order and views.
             partners: The item that gives the second view of item i, (n,); the same one if None.
+
+        Raises:
+            InvalidInputError: If ``batch_size`` is below 2.
         """
+        check_batch_size(batch_size)
         rng = np.random.default_rng([seed, epoch])
         for rows in shuffled_batches(len(self), batch_size, rng):
             first = rng.integers(self.num_views, size=len(rows))
@@ -252,10 +287,12 @@ class FeatureViews:
         if self._dropout:
             keep = rng.random(x.shape, dtype=np.float32) >= self._dropout
             x *= keep / np.float32(1 - self._dropout)
+        import torch
+
         return torch.from_numpy(x)
 
     def _stored(self, view: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Vectors:
-        """The vectors of these views of these rows, unscaled, as a copy."""
+        """Return the vectors of these views of these rows, divided by the scale, as a copy."""
         if self._features is None:
             x: Vectors = self._views[view, rows].astype(np.float32)
         else:
@@ -266,6 +303,51 @@ class FeatureViews:
         if self._scale != 1:
             x /= self._scale
         return x
+
+
+class ViewRows(RowReader):
+    """One row an item of `FeatureViews`: its `frozen_features`, made at the first read."""
+
+    def __init__(self, views: FeatureViews, *, path: Path | None = None) -> None:
+        super().__init__(len(views), views.width, np.dtype(np.float32), path=path, name="views")
+        self._views = views
+        self._array: Vectors | None = None
+
+    def _read(self, start: int, stop: int) -> Vectors:
+        if self._array is None:
+            self._array = self._views.frozen_features()
+        return self._array[start:stop]
+
+    def _release(self) -> None:
+        self._array = None
+
+
+def _as_stack(x: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as exc:  # ragged lists, tensors on a GPU
+        raise InvalidInputError(
+            f"{name} must be an array {shape}, got {type(x).__name__}."
+        ) from exc
+    if array.dtype.kind not in "fiu":
+        advice = " Read a file with FeatureViews.load." if isinstance(x, (str, Path)) else ""
+        got = array.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise InvalidInputError(
+            f"{name} must be an array {shape} of floats or integers, got {got}.{advice}"
+        )
+    if array.dtype not in _KEPT_DTYPES:
+        with np.errstate(over="ignore"):  # infinities are refused later
+            array = array.astype(np.float32)
+    return array
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _check_dropout(dropout: float) -> None:
+    if not _is_number(dropout) or not 0 <= dropout < 1:
+        raise InvalidInputError(f"dropout must be a number in [0, 1), got {dropout!r}.")
 
 
 def _check_finite(stack: npt.NDArray[Any], name: str) -> None:
@@ -282,26 +364,17 @@ def _check_finite(stack: npt.NDArray[Any], name: str) -> None:
                 )
 
 
-def _load_npz(path: Path) -> tuple[npt.NDArray[Any], float, npt.NDArray[Any] | None]:
-    try:
-        # NumPy leaves a file open when it fails to read one that it opened itself.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            names: list[str] = []
-            while f"view{len(names)}" in archive.files:
-                names.append(f"view{len(names)}")
-            if not names:
-                raise ArtifactError(
-                    f"{path} must hold the arrays view0, view1, ... of shape (n, P), but it holds "
-                    f"{sorted(archive.files)}."
-                )
-            arrays = [archive[name] for name in names]
-            scale = float(archive["scale"]) if "scale" in archive.files else 1.0
-            features = archive["features"] if "features" in archive.files else None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path} is no readable .npz file: {exc}") from exc
-    if len({(a.shape, a.dtype) for a in arrays}) != 1 or arrays[0].ndim != 2:
+def _stacked_views(file: FeatureFile) -> npt.NDArray[Any]:
+    names = file.view_names
+    if not names:
         raise ArtifactError(
-            f"{path}: all views must have one shape (n, P) and one dtype, got "
-            f"{[(a.shape, str(a.dtype)) for a in arrays]}."
+            f"{file.path} must hold the arrays view0, view1, ... of shape (n, P), but it holds "
+            f"{sorted(file.headers)}."
         )
-    return np.stack(arrays), scale, features
+    headers = [file.headers[name] for name in names]
+    if len(set(headers)) != 1 or len(headers[0][0]) != 2:
+        raise ArtifactError(
+            f"{file.path}: all views must have one shape (n, P) and one dtype, got "
+            f"{[(shape, str(dtype)) for shape, dtype in headers]}."
+        )
+    return np.stack([file.array(name) for name in names])

@@ -1,13 +1,16 @@
 """Images in folders: finding them, opening them, and sequences of them.
 
-An image sequence has a length and ``load(i)``; `ImageFiles` reads files when they are asked for,
-`ImageArray` holds small images in memory, as CIFAR-10 comes in some of its forms.
+An image sequence has a length and ``load(i)``. `ImageFiles` opens a file when its image is loaded;
+`ImageArray` holds small images in memory, for instance those of CIFAR-10.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._files import first_line
 from .._optional import require
-from ..errors import InvalidInputError
+from .._progress import Progress, silent
+from ..errors import InvalidInputError, MissingDependencyError
+
+_log = logging.getLogger("mecoq_index")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
 
@@ -27,11 +34,11 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Any:
-        """Image i as a PIL image in RGB."""
+        """Return image i as a PIL image in RGB."""
         ...
 
     def name(self, i: int) -> str:
-        """What image i is called."""
+        """Return the name of image i."""
         ...
 
 
@@ -51,7 +58,7 @@ class ImageFiles:
         return len(self.paths)
 
     def load(self, i: int) -> Any:
-        """Image i as a PIL image in RGB.
+        """Return image i as a PIL image in RGB.
 
         Raises:
             InvalidInputError: If the file is unreadable or truncated.
@@ -59,7 +66,7 @@ class ImageFiles:
         return open_image(self.paths[i])
 
     def name(self, i: int) -> str:
-        """Path of image i."""
+        """Return the path of image i."""
         path = self.paths[i]
         return path.relative_to(self._root).as_posix() if self._root else str(path)
 
@@ -78,7 +85,7 @@ class ImageList:
         return len(self._images)
 
     def load(self, i: int) -> Any:
-        """Image i as a PIL image in RGB.
+        """Return image i as a PIL image in RGB.
 
         Raises:
             InvalidInputError: If it is unreadable or truncated.
@@ -86,14 +93,17 @@ class ImageList:
         image = self._images[i]
         if isinstance(image, (str, Path)):
             return open_image(Path(image))
-        with _readable(self.name(i)):
-            upright = _upright(image)
-        return _rgb(upright)
+        with readable(self.name(i)):
+            return as_rgb(image)
 
     def name(self, i: int) -> str:
-        """The path of image i, or its number where it has none."""
+        """Return the path of image i, or its number if it has none."""
         image = self._images[i]
         return str(image) if isinstance(image, (str, Path)) else f"image {i}"
+
+    def in_memory(self) -> list[Any]:
+        """Return the images that were given as PIL images."""
+        return [image for image in self._images if not isinstance(image, (str, Path))]
 
 
 class ImageArray:
@@ -114,15 +124,15 @@ class ImageArray:
         return len(self.pixels)
 
     def load(self, i: int) -> Any:
-        """Image i as a PIL image in RGB."""
+        """Return image i as a PIL image in RGB."""
         return _pil().fromarray(self.pixels[i])
 
     def name(self, i: int) -> str:
-        """The number of image i."""
+        """Return the number of image i."""
         return str(i)
 
     def subset(self, rows: npt.NDArray[np.int64]) -> ImageArray:
-        """The images with these numbers."""
+        """Return the images with these numbers."""
         return ImageArray(self.pixels[rows])
 
 
@@ -136,33 +146,39 @@ class Subset:
         return len(self._rows)
 
     def load(self, i: int) -> Any:
-        """Image i of the subset as a PIL image in RGB."""
+        """Return image i of the subset as a PIL image in RGB."""
         return self.images.load(int(self._rows[i]))
 
     def name(self, i: int) -> str:
-        """What image i of the subset is called."""
+        """Return the name of image i of the subset."""
         return self.images.name(int(self._rows[i]))
 
 
 def fingerprint(images: Images) -> str:
-    """SHA-256 over the names, and the pixels where they are in memory and names are numbers."""
+    """Return SHA-256 over the names, and over the pixels of images in memory.
+
+    Images that know a ``fingerprint`` of their own add it.
+    """
     digest = hashlib.sha256()
     for i in range(len(images)):
         digest.update(images.name(i).encode() + b"\0")
-    array = images
-    while isinstance(array, Subset):
-        array = array.images
-    if isinstance(array, ImageArray):
-        digest.update(np.ascontiguousarray(array.pixels).data)
+    whole = images
+    while isinstance(whole, Subset):
+        whole = whole.images
+    if isinstance(whole, ImageArray):
+        digest.update(np.ascontiguousarray(whole.pixels).data)
+    elif isinstance(whole, ImageList):
+        for image in whole.in_memory():
+            digest.update(repr((image.mode, image.size)).encode() + image.tobytes())
+    elif own := getattr(whole, "fingerprint", ""):
+        digest.update(own.encode())
     return digest.hexdigest()
 
 
-def _pil() -> Any:
-    return require("PIL.Image", extra="images", purpose="reading images")
-
-
 def find_images(root: Path) -> list[Path]:
-    """All image files below ``root``, by suffix, sorted; or ``root`` itself if it is a file.
+    """Return all image files below ``root``, by suffix, sorted; or ``root`` if it is a file.
+
+    Folders that cannot be opened are named in a warning of the logger ``mecoq_index``.
 
     Raises:
         InvalidInputError: If there is none.
@@ -172,7 +188,15 @@ def find_images(root: Path) -> list[Path]:
         return [root]
     if not root.exists():
         raise InvalidInputError(f"{root} does not exist. Give a folder of images, or one image.")
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    closed: list[OSError] = []
+    found = sorted(
+        path
+        for folder, _, names in os.walk(root, onerror=closed.append)
+        for path in (Path(folder, name) for name in names)
+        if path.suffix.lower() in SUFFIXES and path.is_file()
+    )
+    for error in closed:
+        _log.warning("images in %s are left out: %s", error.filename, error.strerror)
     if not found:
         raise InvalidInputError(
             f"{root} holds no images ({', '.join(sorted(SUFFIXES))} are looked for)."
@@ -180,35 +204,63 @@ def find_images(root: Path) -> list[Path]:
     return found
 
 
+def is_pil_image(value: object) -> bool:
+    """Whether a value is a PIL image. Does not load PIL."""
+    pil = sys.modules.get("PIL.Image")  # whoever holds a PIL image has loaded PIL
+    return pil is not None and isinstance(value, pil.Image)
+
+
 def open_image(path: Path) -> Any:
-    """The image in a file as RGB, upright; transparency is laid over white.
+    """Return the image in a file as RGB, upright; transparency is laid over white.
 
     Raises:
         InvalidInputError: If the file is missing, unreadable or truncated.
     """
-    with _readable(str(path)), _pil().open(path) as opened:
-        image = _upright(opened)
-    return _rgb(image)
+    image_module = _pil()
+    with readable(str(path)), image_module.open(path) as opened:
+        return as_rgb(opened)
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
+    """Turn every exception of a decoder into our own, which names the image.
+
+    Raises:
+        InvalidInputError: If the block raises any exception.
+    """
     try:
         yield
-    except (OSError, ValueError, SyntaxError, _pil().DecompressionBombError) as exc:
-        raise InvalidInputError(f"{name} is no readable image: {exc}") from exc
+    except MissingDependencyError:
+        raise
+    except Exception as exc:  # decoders raise anything at all
+        raise InvalidInputError(f"{name} is no readable image: {first_line(exc)}") from exc
 
 
-def _upright(image: Any) -> Any:
-    """A copy of a PIL image, all of it in memory, turned as its camera was held."""
+def to_pil(pixels: npt.NDArray[Any]) -> Any:
+    """Turn pixels (3, H, W) or (1, H, W), uint8 or floats in [0, 1], into a PIL image.
+
+    Raises:
+        InvalidInputError: If shape or values are others.
+    """
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+        raise InvalidInputError(f"pixels must have shape (3, H, W), got {pixels.shape}.")
+    if pixels.dtype != np.uint8:
+        if pixels.dtype.kind != "f" or not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise InvalidInputError(
+                "pixels must be uint8, or floats in [0, 1], got "
+                f"{pixels.dtype} from {pixels.min():.4g} to {pixels.max():.4g}. Leave out the "
+                "normalization: it is the backbone's."
+            )
+        pixels = (pixels * 255).round().astype(np.uint8)
+    last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return _pil().fromarray(last[..., 0] if last.shape[2] == 1 else last)
+
+
+def as_rgb(image: Any) -> Any:
+    """Return a copy of a PIL image as RGB, upright; transparency is laid over white."""
     image.load()
     ops = require("PIL.ImageOps", extra="images", purpose="reading images")
-    return ops.exif_transpose(image)
-
-
-def _rgb(image: Any) -> Any:
-    """A PIL image as RGB; transparency is laid over white."""
-    image_module = _pil()
+    image, image_module = ops.exif_transpose(image), _pil()
     if image.mode.startswith("I") or image.mode == "F":
         # PIL clips 16-bit grays to 8 bits instead of scaling them.
         values = np.asarray(image, np.float64)
@@ -221,18 +273,19 @@ def _rgb(image: Any) -> Any:
     return image.convert("RGB")
 
 
+def _pil() -> Any:
+    return require("PIL.Image", extra="images", purpose="reading images")
+
+
 def check_images(
-    images: Images,
-    *,
-    strict: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    images: Images, *, strict: bool = False, on_progress: Progress = silent
 ) -> tuple[Subset, list[tuple[int, str]]]:
     """Open every image once; return the readable ones, and the others with the reason.
 
     Args:
         images: The images.
-        strict: Refuse instead of skipping.
-        on_progress: Called with images done and images in all.
+        strict: Refuse an unreadable image instead of skipping it.
+        on_progress: Called with ("checking images", images done, images in all).
 
     Returns:
         The readable images, and number and reason of the others.
@@ -251,17 +304,24 @@ def check_images(
             skipped.append((i, str(exc)))
         else:
             good.append(i)
-        if on_progress is not None:
-            on_progress(i + 1, len(images))
+        on_progress("checking images", i + 1, len(images))
     if not good:
-        raise InvalidInputError(
-            f"none of the {len(images)} images is readable; the first: {skipped[0][1]}"
-        )
+        raise none_readable(len(images), skipped)
     return Subset(images, np.array(good, np.int64)), skipped
 
 
+def none_readable(n: int, skipped: Sequence[tuple[int, str]]) -> InvalidInputError:
+    """Return the error that says that none of n images can be read, with the first reason."""
+    if not n:
+        return InvalidInputError("there must be at least one image, got none.")
+    return InvalidInputError(f"none of the {n} images is readable; the first: {skipped[0][1]}")
+
+
 def class_labels(root: Path, paths: Sequence[Path]) -> npt.NDArray[np.int64] | None:
-    """Class numbers (n,) where every image lies in ``root/<class>/``, classes sorted; else None."""
+    """Return class numbers (n,), in the order of the sorted names of the folders.
+
+    None unless every image lies in ``root/<class>/`` and there are at least two classes.
+    """
     folders = [path.relative_to(root).parts[:-1] for path in paths]
     if any(len(parts) != 1 for parts in folders) or len(set(folders)) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The retrieval protocols of the literature, read from the data sets' usual layouts.
+"""The retrieval protocols of the literature, for data sets in their usual layouts.
 
 | name         | queries                | database              | training                  |
 |--------------|------------------------|-----------------------|---------------------------|
@@ -21,18 +21,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._files import first_line
 from ..errors import ArtifactError, InvalidInputError
 from .images import ImageArray, ImageFiles, Images, find_images
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalSplit:
-    """A data set, divided as a protocol says.
+    """A data set, divided into items to learn from, to search in and to search with.
 
     Attributes:
         images: All images.
         labels: Classes (n,) or 0/1 labels (n, L), in the order of ``images``.
-        train: Numbers of the images to learn from; their labels play no part.
+        train: Numbers of the images to learn from; their labels are not used.
         database: Numbers of the images to search in.
         queries: Numbers of the images to search with.
     """
@@ -45,7 +46,7 @@ class RetrievalSplit:
 
 
 def load_protocol(name: str, root: Path, *, seed: int = 0) -> RetrievalSplit:
-    """The data set below ``root``, divided as the protocol called ``name`` says.
+    """Read the data set below ``root``, and divide it by a protocol.
 
     Args:
         name: One of `PROTOCOLS`.
@@ -53,7 +54,7 @@ def load_protocol(name: str, root: Path, *, seed: int = 0) -> RetrievalSplit:
             as distributed. Flickr25K: ``im*.jpg`` and ``annotations/*.txt`` below it. NUS-WIDE:
             ``train.txt``, ``database.txt`` and ``test.txt`` with a path and a 0/1 label vector a
             line, paths relative to ``root``.
-        seed: Seed of what the protocol draws at random.
+        seed: Seed of the images that the protocol draws at random.
 
     Raises:
         InvalidInputError: If the name is unknown or there is too little data for the protocol.
@@ -102,7 +103,7 @@ def _draw_per_class(
 
 
 def _read_cifar10(root: Path) -> tuple[Images, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Images, labels, and which of them belong to the test set."""
+    """Return images, labels, and whether each belongs to the test set."""
     for folder in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
         if (folder / "data_batch_1").is_file():
             return _read_batches(folder, "", _read_python_batch)
@@ -154,7 +155,7 @@ class _ArraysOnly(pickle.Unpickler):
     )
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Refuse everything that is not needed for an array."""
+        """Refuse everything but the parts of an array."""
         if (module_name, global_name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"{module_name}.{global_name} is not allowed")
         return super().find_class(module_name, global_name)
@@ -164,8 +165,8 @@ def _read_python_batch(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = content[b"data"], np.array(content[b"labels"])
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError) as exc:
-        raise ArtifactError(f"{path} is no CIFAR-10 batch: {exc}") from exc
+    except Exception as exc:  # a damaged pickle can raise anything at all
+        raise ArtifactError(f"{path} is no CIFAR-10 batch: {first_line(exc)}") from exc
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3072):
         raise ArtifactError(f"{path} is no CIFAR-10 batch: its pixels are {pixels.shape}.")
     return pixels, labels
@@ -192,7 +193,9 @@ def _flickr25k(root: Path, rng: np.random.Generator) -> RetrievalSplit:
     column = {number: row for row, number in enumerate(numbers)}
     labels = np.zeros((len(numbers), len(annotations)), np.int64)
     for tag, file in enumerate(annotations):
-        for word in file.read_text().split():
+        for word in file.read_text(encoding="utf-8", errors="replace").split():
+            if not word.isdecimal():
+                raise ArtifactError(f"{file} must list numbers of images, but it holds {word!r}.")
             if int(word) in column:
                 labels[column[int(word)], tag] = 1
     if len(numbers) <= 7000:
@@ -226,6 +229,7 @@ def _nuswide(root: Path, rng: np.random.Generator) -> RetrievalSplit:
 
 
 def _read_list(path: Path) -> list[tuple[str, npt.NDArray[np.int64]]]:
+    """Return the path and the 0/1 labels of every line."""
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; it lists a path and a 0/1 label vector a line.")
     entries = []

@@ -5,36 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from .._arrays import Ids
 from .._optional import require
+from ..errors import InvalidInputError
 from .batching import count_steps, shuffled_batches
 from .images import Images, fingerprint
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How a view differs from its image. The defaults are those of the official MeCoQ runs."""
+    """The random changes that make a view of an image; defaults as in the official MeCoQ runs."""
 
     min_scale: float = 0.5
     """Smallest share of the area that a random crop keeps."""
     flip: bool = True
-    """Mirror every other view; not for images such as digits, where sides matter."""
+    """Mirror every other view; not for images such as digits, in which left and right differ."""
     jitter: float = 0.7
     """Probability of shifting brightness, contrast, saturation and hue."""
     grayscale: float = 0.2
-    """Probability of removing the colour."""
+    """Probability of removing the color."""
     blur: float = 0.5
     """Probability of a Gaussian blur (kernel 3, sigma 0.1 to 2)."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= 1:
+            raise InvalidInputError(f"min_scale must lie in (0, 1], got {self.min_scale}.")
+        for name in ("jitter", "grayscale", "blur"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise InvalidInputError(f"{name} must be a probability in [0, 1], got {value}.")
+
 
 def view_transform(transform: Mapping[str, Any], augmentation: Augmentation) -> Any:
-    """PIL image to one random view, float32 (3, H, W), normalised as the backbone wants it."""
+    """Return a function from a PIL image to one random view of it.
+
+    A view is a float32 tensor (3, H, W), normalized as the backbone's ``transform`` says.
+    """
     v2 = _v2()
     steps = [
         v2.ToImage(),
@@ -54,7 +67,10 @@ def view_transform(transform: Mapping[str, Any], augmentation: Augmentation) -> 
 
 
 def plain_transform(transform: Mapping[str, Any]) -> Any:
-    """PIL image to float32 (3, H, W) without randomness: resize, central crop, normalise."""
+    """Return a function from a PIL image to a float32 tensor (3, H, W), without randomness.
+
+    It resizes the shorter side, crops the center, and normalizes.
+    """
     v2 = _v2()
     return v2.Compose(
         [
@@ -67,6 +83,8 @@ def plain_transform(transform: Mapping[str, Any]) -> Any:
 
 
 def _to_normalized(transform: Mapping[str, Any]) -> list[Any]:
+    import torch
+
     v2 = _v2()
     return [
         v2.ToDtype(torch.float32, scale=True),
@@ -82,9 +100,11 @@ def _v2() -> Any:
 def seeded(*key: int) -> Iterator[None]:
     """Draw torch's random numbers on the CPU from a stream fixed by ``key``, then go on as before.
 
-    `torch.manual_seed` would do, but it also notes a stack trace for every GPU generator, which
-    takes longer than making a small view.
+    `torch.manual_seed` also records a stack trace for every GPU generator, which takes longer than
+    making a small view.
     """
+    import torch
+
     generator = torch.default_generator
     before = generator.get_state()
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)
@@ -102,8 +122,8 @@ class ImageViews:
 
     Args:
         images: The images.
-        transform: What the backbone wants, see `BackboneModel`.
-        augmentation: How views differ from their image.
+        transform: The images that the backbone expects, see `BackboneModel`.
+        augmentation: The random changes that make a view.
         workers: Processes that load images; 0 loads in this one.
     """
 
@@ -124,13 +144,13 @@ class ImageViews:
         return len(self.images)
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
+        """Return the number of batches an epoch."""
         return count_steps(len(self), batch_size)
 
     def batches(
         self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views (B, 3, H, W) for each image of a shuffled batch, fixed by seed and epoch.
+        """Yield two views (B, 3, H, W) of each image of a shuffled batch, fixed by seed and epoch.
 
         Args:
             epoch: The epoch, from 0.
@@ -138,18 +158,23 @@ class ImageViews:
             seed: Seed of order and views.
             partners: The image that gives the second view of image i, (n,); the same one if None.
         """
+        import torch
+        from torch.utils.data import DataLoader
+
         rng = np.random.default_rng([seed, epoch])
         batches = [rows.tolist() for rows in shuffled_batches(len(self), batch_size, rng)]
+        # The loader wants a length and items, though its type names a class of torch.
+        pairs: Any = SeededPairs(self.images, self._view, seed=seed, epoch=epoch, partners=partners)
         yield from DataLoader(
-            SeededPairs(self.images, self._view, seed=seed, epoch=epoch, partners=partners),
+            pairs,
             batch_sampler=batches,
             num_workers=self.workers,
             generator=torch.Generator(),  # the loader's own draws leave the global stream alone
         )
 
 
-class SeededPairs(Dataset[tuple[torch.Tensor, ...]]):
-    """Two views for image i, drawn from a random stream fixed by seed, epoch and i.
+class SeededPairs:
+    """Two views of image i, drawn from a random stream fixed by seed, epoch and i.
 
     Args:
         images: The images.
@@ -169,7 +194,7 @@ class SeededPairs(Dataset[tuple[torch.Tensor, ...]]):
         return len(self._images)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
-        """A view of image i and one of its partner, each (3, H, W)."""
+        """Return a view of image i and one of its partner, each (3, H, W)."""
         image = self._images.load(i)
         j = i if self._partners is None else int(self._partners[i])
         partner = image if j == i else self._images.load(j)

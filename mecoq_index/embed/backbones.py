@@ -1,50 +1,69 @@
 """Backbones by name: networks that map images to features.
 
+    mecoq:small                       a small network of this package, for small images
     torchvision:<model>[:<weights>]   weights: a file, ``none``, or the model's default (downloaded)
-    timm:<model>[:none]               where timm is installed
+    timm:<model>[:none]               needs the package timm
     <module>:<attribute>              anything importable that returns an nn.Module when called
 
 The classification layer is cut off. VGG-16 keeps the rest of its classifier and gives 4096
 features, as in the MeCoQ paper; ``vgg16`` is short for ``torchvision:vgg16``.
+
+A codebook file names its backbone too. The code of a ``<module>:<attribute>`` that only a file
+names is never run: the caller has to give the same name.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._files import check_readable
 from .._optional import require
+from .._torch_tensors import from_torch, to_torch
+from ..backbone import Backbone
 from ..codebook_file import load_torch
-from ..codebooks import Backbone
 from ..errors import ArtifactError, InvalidInputError
+from .small_network import SmallNetwork
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _HEADS = ("fc", "classifier", "heads", "head")
 
+SMALL = "mecoq:small"
+"""The name of `SmallNetwork`."""
+# Names that earlier versions wrote into files.
+_OLD_NAMES = {
+    "mecoq_index.learn.small_network:SmallNetwork": SMALL,
+    "mecoq_index.embed.small_network:SmallNetwork": SMALL,
+}
+_BUILT_IN: dict[str, Callable[[], nn.Module]] = {"small": SmallNetwork}
+
+# The names with code of their own that callers gave to `load_backbone` in this process.
+_named_by_caller: set[str] = set()
+
 
 @dataclass(frozen=True, eq=False)
 class BackboneModel:
-    """A network and the images it wants.
+    """A network, and the images that it expects.
 
     Attributes:
-        name: As given by the user.
+        name: The name that it was loaded by.
         module: Maps float32 images (B, 3, H, W) to features (B, P).
         width: P.
         transform: ``resize`` (shorter side), ``crop`` (side of the central square), ``mean`` and
             ``std`` by channel, of values in [0, 1].
         weights_sha256: Digest of the weights as loaded.
+        base_sha256: Digest of the weights that the name stands for; None if they were not needed.
+        base_tensors: Digests of these weights one by one, by name.
     """
 
     name: str
@@ -52,45 +71,66 @@ class BackboneModel:
     width: int
     transform: Mapping[str, Any]
     weights_sha256: str
+    base_sha256: str | None = None
+    base_tensors: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def load_backbone(
-    name: str,
-    *,
-    image_size: int | None = None,
-    state: Mapping[str, npt.NDArray[Any]] | None = None,
-) -> BackboneModel:
-    """The backbone called ``name``.
+def load_backbone(name: str, *, image_size: int | None = None) -> BackboneModel:
+    """Load the backbone called ``name``.
 
     Args:
-        name: See the head of this module.
+        name: See the head of this module. The code of ``<module>:<attribute>`` is run.
         image_size: Side of the square images; the model's own if None.
-        state: Weights to load instead of those the name asks for.
 
     Raises:
         InvalidInputError: If the name cannot be read, or nothing of that name exists.
-        ArtifactError: If the weights cannot be had or do not fit.
+        ArtifactError: If the weights cannot be loaded.
         MissingDependencyError: If torchvision or timm is needed and not installed.
     """
-    family, _, rest = name.partition(":")
-    if not rest:
-        family, rest = "torchvision", name
-    load_weights = state is None
-    # Random weights are drawn from a stream of their own, so that they are the same every time.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if family == "torchvision":
-            module, transform = _torchvision(rest, load_weights)
-        elif family == "timm":
-            module, transform = _timm(rest, load_weights)
-        else:
-            module, transform = _importable(name, family, rest)
-    if state is not None:
-        _load_state(module, {k: torch.tensor(np.array(v)) for k, v in state.items()}, name)
+    if not isinstance(name, str):
+        raise InvalidInputError(f"backbone must be a name, got {type(name).__name__}.")
+    name = _OLD_NAMES.get(name, name)
+    if has_code_of_its_own(name):
+        _named_by_caller.add(name)
+    module, transform = _make(name, load_weights=True)
     if image_size is not None:
         transform = {**transform, "resize": image_size, "crop": image_size}
     width = _feature_width(module, transform["crop"], name)
-    return BackboneModel(name, module, width, transform, _digest(module))
+    digest = _digest(module)
+    return BackboneModel(name, module, width, transform, digest, digest, _tensor_digests(module))
+
+
+def has_code_of_its_own(name: str) -> bool:
+    """Whether loading a backbone of this name would run code from outside this package."""
+    family, _, rest = _OLD_NAMES.get(name, name).partition(":")
+    return bool(rest) and family not in ("mecoq", "torchvision", "timm")
+
+
+def _make(name: str, *, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the network of this name, and the images that it expects."""
+    family, _, rest = name.partition(":")
+    if not rest:
+        family, rest = "torchvision", name
+    # Random weights come from a stream of their own, so they are the same every time.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if family == "torchvision":
+            return _torchvision(rest, load_weights)
+        if family == "timm":
+            return _timm(rest, load_weights)
+        if family == "mecoq":
+            return _built_in(rest)
+        return _importable(name, family, rest)
+
+
+def _built_in(rest: str) -> tuple[nn.Module, dict[str, Any]]:
+    if rest not in _BUILT_IN:
+        raise InvalidInputError(
+            f"unknown backbone 'mecoq:{rest}'; choose one of "
+            f"{[f'mecoq:{name}' for name in _BUILT_IN]}."
+        )
+    module = _BUILT_IN[rest]()
+    return module, _own_transform(module)
 
 
 def _torchvision(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -146,7 +186,7 @@ def _importable(name: str, module_name: str, attribute: str) -> tuple[nn.Module,
         make = getattr(import_module(module_name), attribute)
     except ModuleNotFoundError as exc:
         raise InvalidInputError(
-            f"backbone {name!r}: there is no module {exc.name!r} to import. Use "
+            f"backbone {name!r}: there is no module {exc.name!r} to import. Use mecoq:small, "
             "torchvision:<model>, timm:<model>, or <module>:<attribute> of a module on PYTHONPATH."
         ) from exc
     except AttributeError as exc:
@@ -156,14 +196,18 @@ def _importable(name: str, module_name: str, attribute: str) -> tuple[nn.Module,
         raise InvalidInputError(
             f"backbone {name!r} must return an nn.Module when called, got {type(module).__name__}."
         )
+    return module, _own_transform(module)
+
+
+def _own_transform(module: nn.Module) -> dict[str, Any]:
+    """Return the transform that a network describes by attributes, or the usual one."""
     size = int(getattr(module, "image_size", 224))
-    transform = {
+    return {
         "resize": size,
         "crop": size,
         "mean": list(getattr(module, "mean", _IMAGENET["mean"])),
         "std": list(getattr(module, "std", _IMAGENET["std"])),
     }
-    return module, transform
 
 
 def _download(get: Callable[[], Any], name: str) -> Any:
@@ -173,7 +217,7 @@ def _download(get: Callable[[], Any], name: str) -> Any:
         raise ArtifactError(
             f"the weights of {name!r} could not be downloaded ({exc}). Use a model of "
             f"torchvision with a file of weights, torchvision:<model>:<file>, or '{name}:none' for "
-            "random ones."
+            "random weights."
         ) from exc
 
 
@@ -214,34 +258,101 @@ def _digest(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(_bytes(value))
     return digest.hexdigest()
 
 
+def _tensor_digests(module: nn.Module) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(_bytes(value)).hexdigest()
+        for name, value in module.state_dict().items()
+    }
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
 def backbone_record(model: BackboneModel, *, trained: bool) -> Backbone:
-    """What a codebook file keeps of a backbone; its weights only where they were trained."""
-    if not trained:
-        return Backbone(model.name, model.weights_sha256, model.transform)
-    state = {k: v.detach().cpu().numpy().copy() for k, v in model.module.state_dict().items()}
-    return Backbone(model.name, _digest(model.module), model.transform, state)
+    """Return the record of a backbone that codebooks keep.
 
-
-def restore_backbone(record: Backbone) -> BackboneModel:
-    """The backbone that a codebook file was learned with.
+    Args:
+        model: The backbone.
+        trained: Whether its weights may have changed since it was loaded. The record then holds
+            those that differ from the weights that the name stands for, and nothing of the others.
 
     Raises:
-        ArtifactError: If the weights that the name stands for today are not those of training.
+        InvalidInputError: If a codebook file cannot hold a weight.
     """
-    model = load_backbone(record.name, state=record.state)
-    if model.weights_sha256 != record.weights_sha256:
-        raise ArtifactError(
-            f"the weights of {record.name!r} are not those that the codebooks were learned on "
-            f"({model.weights_sha256[:12]} instead of {record.weights_sha256[:12]}). "
-            "Give the weights file used in training."
+    if not trained:
+        return Backbone(model.name, model.weights_sha256, model.transform)
+    now = _tensor_digests(model.module)
+    changed = {
+        name: np.array(from_torch(value))
+        for name, value in model.module.state_dict().items()
+        if model.base_tensors.get(name) != now[name]
+    }
+    digest = _digest(model.module)
+    if not changed:
+        return Backbone(model.name, digest, model.transform)
+    # Where everything changed, the weights that the name stands for are not needed any more.
+    base = model.base_sha256 if len(changed) < len(now) else None
+    return Backbone(model.name, digest, model.transform, changed, base)
+
+
+def restore_backbone(record: Backbone, *, backbone: str | None = None) -> BackboneModel:
+    """Build the backbone that codebooks were learned with.
+
+    Args:
+        record: The record in the codebooks.
+        backbone: The name of the backbone, which must be given if loading it runs code from
+            outside this package, ``<module>:<attribute>``, unless the caller has loaded it by
+            `load_backbone` before. Checked against the record if given.
+
+    Raises:
+        InvalidInputError: If a name of code is not given, or another one than the record's.
+        ArtifactError: If the weights that the name stands for today are not those of training.
+        MissingDependencyError: If torchvision or timm is needed and not installed.
+    """
+    name = _OLD_NAMES.get(record.name, record.name)
+    _check_named(name, backbone)
+    needs_base = record.state is None or record.base_sha256 is not None
+    module, own_transform = _make(name, load_weights=needs_base)
+    base, tensors = None, dict[str, str]()
+    if needs_base:
+        base, tensors = _digest(module), _tensor_digests(module)
+        _check_digest(name, base, record.base_sha256 or record.weights_sha256)
+    if record.state is not None:
+        changed = {key: to_torch(value) for key, value in record.state.items()}
+        whole = {**module.state_dict(), **changed} if needs_base else changed
+        _load_state(module, whole, name)
+    transform = {**own_transform, **record.transform}
+    digest = _digest(module)
+    _check_digest(name, digest, record.weights_sha256)
+    width = _feature_width(module, transform["crop"], name)
+    return BackboneModel(name, module, width, transform, digest, base, tensors)
+
+
+def _check_named(name: str, given: str | None) -> None:
+    if given is not None and _OLD_NAMES.get(given, given) != name:
+        raise InvalidInputError(
+            f"the codebooks were learned with the backbone {name!r}, not with {given!r}. Give "
+            "that name, or none."
         )
-    return BackboneModel(
-        model.name, model.module, model.width, record.transform, model.weights_sha256
-    )
+    if given is None and has_code_of_its_own(name) and name not in _named_by_caller:
+        raise InvalidInputError(
+            f"the codebooks name the backbone {name!r}, whose code would be run. If you trust it, "
+            f"say so with backbone={name!r} (on the command line: --backbone {name})."
+        )
+
+
+def _check_digest(name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise ArtifactError(
+            f"the weights of {name!r} are not those that the codebooks were learned on "
+            f"({found[:12]} instead of {expected[:12]}). Give the weights file used in training."
+        )
 
 
 def set_trainable(module: nn.Module, last_layers: int) -> list[nn.Parameter]:
@@ -249,8 +360,8 @@ def set_trainable(module: nn.Module, last_layers: int) -> list[nn.Parameter]:
 
     Args:
         module: The backbone.
-        last_layers: Layers with parameters of their own, counted from the end; 0 freezes all, -1
-            none. Two of them are the last two linear layers of VGG-16, as in the official runs.
+        last_layers: Number of layers with parameters of their own, counted from the end; 0 freezes
+            all, -1 none. In VGG-16, 2 are the last two linear layers, as in the official runs.
     """
     layers = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
     first = 0 if last_layers < 0 else max(0, len(layers) - last_layers)
@@ -264,7 +375,7 @@ def set_trainable(module: nn.Module, last_layers: int) -> list[nn.Parameter]:
 
 
 def frozen_norms_to_eval(module: nn.Module) -> None:
-    """Keep the statistics of frozen batch normalisations while the network is in training mode."""
+    """Keep the statistics of frozen batch normalizations while the network is in training mode."""
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and not any(p.requires_grad for p in layer.parameters()):
             layer.eval()

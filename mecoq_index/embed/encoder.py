@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from .._arrays import Vectors
 from .._devices import pick_device
-from .._files import atomic_file
+from .._files import sync
+from .._plain import thaw
+from .._progress import Progress, silent
+from .._workspace import Column, Workspace
 from ..codebooks import Codebooks
-from ..data.images import Images, fingerprint
+from ..data.images import Images, fingerprint, none_readable
 from ..data.views import Augmentation, plain_transform, seeded, view_transform
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import InvalidInputError
 from .backbones import BackboneModel, restore_backbone
 
 _CHUNK = 1024
 _Item = tuple[int, "torch.Tensor | None", str]
+Skipped = list[tuple[int, str]]
+"""Numbers of images that cannot be read, each with the reason."""
+_Finish = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +36,35 @@ class Extracted:
     """Features of images.
 
     Attributes:
-        features: float32, shape (n, P), of the images as they are.
+        features: float32, shape (n, P), of the images themselves.
         views: float32, shape (V, n, P), of V random views of each.
-        kept: Numbers of the images that could be read, (n,).
+        kept: Numbers of the images that could be read, int64 (n,), ascending.
         skipped: Number and reason of the others.
     """
 
     features: Vectors
     views: npt.NDArray[np.float32]
     kept: npt.NDArray[np.int64]
-    skipped: list[tuple[int, str]]
+    skipped: Skipped
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedImages:
+    """Embeddings of images.
+
+    Attributes:
+        z: float32, shape (n, D).
+        kept: Numbers of the images that could be read, int64 (n,), ascending.
+        skipped: Number and reason of the others.
+    """
+
+    z: Vectors
+    kept: npt.NDArray[np.int64]
+    skipped: Skipped
 
 
 class _Stacks(Dataset[_Item]):
-    """Image i plain and under V views, stacked (1 + V, 3, H, W); or the reason why it is not."""
+    """Image i and V views of it, stacked (1 + V, 3, H, W); or the reason why it cannot be read."""
 
     def __init__(self, images: Images, rows: range, plain: Any, view: Any, views: int, seed: int):
         self._images, self._rows, self._plain, self._view = images, rows, plain, view
@@ -67,6 +86,79 @@ class _Stacks(Dataset[_Item]):
         return i, torch.stack(stack), ""
 
 
+class _Network:
+    """A backbone on its device, and the way from images to its features.
+
+    Args:
+        backbone: The network; put into evaluation mode.
+        device: The device for it; CUDA if available, else the CPU, if None.
+        batch_size: Images in a forward pass, views included.
+        workers: Processes that load images.
+        views: V, random views an image.
+        augmentation: The random changes that make a view.
+        seed: Seed of the views.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneModel,
+        *,
+        device: str | torch.device | None,
+        batch_size: int,
+        workers: int,
+        views: int = 0,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+            if value < least:
+                raise InvalidInputError(f"{name} must be at least {least}, got {value}.")
+        self.backbone, self.views = backbone, views
+        self._device = pick_device(device)
+        self._module = backbone.module.to(self._device).eval()
+        self._batch_size, self._workers = max(1, batch_size // (1 + views)), workers
+        self._augmentation, self._seed = augmentation or Augmentation(), seed
+        self._plain = plain_transform(backbone.transform)
+        self._view = view_transform(backbone.transform, self._augmentation)
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """Plain values that decide the features of an image."""
+        return {
+            "weights": self.backbone.weights_sha256,
+            "transform": thaw(dict(self.backbone.transform)),
+            "views": self.views,
+            "augmentation": asdict(self._augmentation),
+            "seed": self._seed,
+        }
+
+    @torch.no_grad()
+    def features(
+        self, images: Images, rows: range
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], Skipped]:
+        """Return the numbers of the readable images, (k, 1 + V, P) features, and the others."""
+        kept: list[int] = []
+        found: list[npt.NDArray[np.float32]] = []
+        skipped: Skipped = []
+        loader = DataLoader(
+            _Stacks(images, rows, self._plain, self._view, self.views, self._seed),
+            batch_size=self._batch_size,
+            num_workers=self._workers,
+            collate_fn=list,
+            generator=torch.Generator(),
+        )
+        for batch in loader:
+            good = [(i, stack) for i, stack, _ in batch if stack is not None]
+            skipped += [(i, reason) for i, stack, reason in batch if stack is None]
+            if good:
+                pixels = torch.cat([stack for _, stack in good]).to(self._device)
+                output = self._module(pixels).float().cpu().numpy()
+                found.append(output.reshape(len(good), 1 + self.views, -1))
+                kept += [i for i, _ in good]
+        empty = np.empty((0, 1 + self.views, self.backbone.width), np.float32)
+        return np.array(kept, np.int64), np.concatenate([empty, *found]), skipped
+
+
 def extract_features(
     images: Images,
     backbone: BackboneModel,
@@ -79,148 +171,44 @@ def extract_features(
     workers: int = 0,
     strict: bool = False,
     store: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Extracted:
-    """Features of images, and of random views of them to train on.
+    """Compute features of images, and of random views of them to train on.
 
     Args:
         images: The images.
         backbone: The network; put into evaluation mode.
         views: V, random views an image.
-        augmentation: How views differ from their image.
+        augmentation: The random changes that make a view.
         seed: Seed of the views.
-        device: Where the network runs; CUDA where there is one if None.
-        batch_size: Images a forward pass, views included.
+        device: The device of the network; CUDA if available, else the CPU, if None.
+        batch_size: Images in a forward pass, views included.
         workers: Processes that load images.
         strict: Refuse an unreadable image instead of skipping it.
-        store: A folder to keep finished chunks of 1,024 images in. A later call with the same
-            images, network and settings goes on from them; remove the folder when all is done.
-        on_progress: Called with images done and images in all.
+        store: A folder that keeps finished chunks of 1,024 images. A later call with the same
+            images, network and settings goes on from them. Remove the folder when the features
+            are safe.
+        on_progress: Called with ("extracting features", images done, images in all).
 
     Raises:
         InvalidInputError: If no image can be read, or with ``strict`` one cannot; or ``store``
             belongs to other images or settings.
+        ArtifactError: If another program is working in ``store``, or it is damaged.
     """
-    chosen = pick_device(device)
-    augmentation = augmentation or Augmentation()
-    module = backbone.module.to(chosen).eval()
-    plain = plain_transform(backbone.transform)
-    view = view_transform(backbone.transform, augmentation)
-    chunks = _ChunkStore(store, _key(images, backbone, views, augmentation, seed))
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    skipped: list[tuple[int, str]] = []
-    for start in range(0, len(images), _CHUNK):
-        rows = range(start, min(start + _CHUNK, len(images)))
-        chunk = chunks.read(start)
-        if chunk is None:
-            stacks = _Stacks(images, rows, plain, view, views, seed)
-            chunk = _forward(module, stacks, chosen, max(1, batch_size // (1 + views)), workers)
-            chunks.write(start, chunk)
-        for i, reason in zip(chunk["skipped"].tolist(), chunk["reasons"].tolist(), strict=True):
-            if strict:
-                raise InvalidInputError(reason)
-            skipped.append((i, reason))
-        parts.append(chunk)
-        if on_progress is not None:
-            on_progress(rows.stop, len(images))
-    kept = np.concatenate([part["kept"] for part in parts])
-    if not len(kept):
-        raise InvalidInputError(
-            f"none of the {len(images)} images is readable; the first: {skipped[0][1]}"
-        )
-    stacked = np.concatenate([part["features"] for part in parts if len(part["kept"])])
-    views_first = np.ascontiguousarray(stacked[:, 1:].transpose(1, 0, 2))
-    return Extracted(np.ascontiguousarray(stacked[:, 0]), views_first, kept, skipped)
-
-
-@torch.no_grad()
-def _forward(
-    module: torch.nn.Module, stacks: _Stacks, device: torch.device, batch_size: int, workers: int
-) -> dict[str, npt.NDArray[Any]]:
-    kept, features, skipped, reasons = [], [], [], []
-    loader = DataLoader(
-        stacks,
+    network = _Network(
+        backbone,
+        device=device,
         batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-        generator=torch.Generator(),
+        workers=workers,
+        views=views,
+        augmentation=augmentation,
+        seed=seed,
     )
-    for batch in loader:
-        good = [(i, stack) for i, stack, _ in batch if stack is not None]
-        skipped += [i for i, stack, _ in batch if stack is None]
-        reasons += [reason for _, stack, reason in batch if stack is None]
-        if good:
-            pixels = torch.cat([stack for _, stack in good]).to(device)
-            output = module(pixels).float().cpu().numpy()
-            features.append(output.reshape(len(good), -1, output.shape[1]))
-            kept += [i for i, _ in good]
-    return {
-        "kept": np.array(kept, np.int64),
-        "features": np.concatenate(features) if features else np.empty((0, 0, 0), np.float32),
-        "skipped": np.array(skipped, np.int64),
-        "reasons": np.array(reasons, np.str_),
-    }
-
-
-def _key(
-    images: Images, backbone: BackboneModel, views: int, augmentation: Augmentation, seed: int
-) -> str:
-    digest = hashlib.sha256()
-    settings = (backbone.weights_sha256, dict(backbone.transform), views, augmentation, seed)
-    digest.update(repr(settings).encode())
-    digest.update(fingerprint(images).encode())
-    return digest.hexdigest()
-
-
-class _ChunkStore:
-    """Finished chunks in a folder, one ``.npz`` each, and the key of what they belong to."""
-
-    def __init__(self, folder: Path | None, key: str) -> None:
-        self._folder = folder
-        if folder is None:
-            return
-        folder.mkdir(exist_ok=True)
-        note = folder / "key.json"
-        if note.exists() and json.loads(note.read_text(encoding="utf-8")) != {"key": key}:
-            raise InvalidInputError(
-                f"{folder} holds the unfinished work of a run with other images or settings. "
-                "Remove it to start again, or repeat those settings to go on."
-            )
-        with atomic_file(note) as partial:
-            partial.write_text(json.dumps({"key": key}), encoding="utf-8")
-
-    def read(self, start: int) -> dict[str, npt.NDArray[Any]] | None:
-        if self._folder is None or not (path := self._folder / f"{start:09d}.npz").exists():
-            return None
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError) as exc:
-            raise ArtifactError(f"{path} is damaged. Remove it to compute it again.") from exc
-
-    def write(self, start: int, chunk: dict[str, npt.NDArray[Any]]) -> None:
-        arrays: dict[str, Any] = chunk
-        if self._folder is not None:
-            with (
-                atomic_file(self._folder / f"{start:09d}.npz") as partial,
-                partial.open("wb") as stream,
-            ):
-                np.savez(stream, **arrays)
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """Embeddings of images.
-
-    Attributes:
-        z: float32, shape (n, D).
-        kept: Numbers of the images that could be read, (n,).
-        skipped: Number and reason of the others.
-    """
-
-    z: Vectors
-    kept: npt.NDArray[np.int64]
-    skipped: list[tuple[int, str]]
+    shape = (1 + views, backbone.width)
+    work = _Work(images, network, shape, lambda features: features, {"result": "features"})
+    found, kept, skipped = work.run(store, strict, "extracting features", on_progress)
+    views_first = np.ascontiguousarray(found[:, 1:].transpose(1, 0, 2))
+    return Extracted(np.ascontiguousarray(found[:, 0]), views_first, kept, skipped)
 
 
 def embed_images(
@@ -228,25 +216,119 @@ def embed_images(
     codebooks: Codebooks,
     *,
     backbone: BackboneModel | None = None,
-    **options: Any,
-) -> Embedded:
-    """Embeddings of images for codebooks that were learned from images.
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    strict: bool = False,
+    store: Path | None = None,
+    on_progress: Progress = silent,
+) -> EmbeddedImages:
+    """Compute embeddings of images for codebooks that know a backbone.
 
     Args:
         images: The images.
         codebooks: Codebooks with a backbone.
-        backbone: What `restore_backbone` made of it, for callers who come often; made here if None.
-        options: As for `extract_features`: device, batch_size, workers, strict, store, on_progress.
+        backbone: The network as `restore_backbone` built it; built here if None.
+        device, batch_size, workers, strict, store: As for `extract_features`.
+        on_progress: Called with ("embedding images", images done, images in all).
 
     Raises:
-        InvalidInputError: If the codebooks were learned from vectors, or no image can be read.
-        ArtifactError: If the backbone's weights are not those of training.
+        InvalidInputError: If the codebooks know no backbone, or one whose code only their file
+            names; or as `extract_features` does.
+        ArtifactError: If the backbone's weights are not those of training, or as
+            `extract_features` does.
     """
     if codebooks.backbone is None:
         raise InvalidInputError(
             "these codebooks were learned from vectors, so they cannot embed images. Give vectors "
-            f"(.npy, width {codebooks.P}), or codebooks trained on images."
+            f"(.npy, width {codebooks.P}), or codebooks trained on images or on features that "
+            "mecoq-index embed made."
         )
     backbone = backbone or restore_backbone(codebooks.backbone)
-    extracted = extract_features(images, backbone, **options)
-    return Embedded(codebooks.project(extracted.features), extracted.kept, extracted.skipped)
+    network = _Network(backbone, device=device, batch_size=batch_size, workers=workers)
+
+    def project(features: npt.NDArray[np.float32]) -> Vectors:
+        return codebooks.project(features[:, 0])
+
+    job = {"result": "embeddings", "codebooks": codebooks.fingerprint}
+    work = _Work(images, network, (codebooks.D,), project, job)
+    return EmbeddedImages(*work.run(store, strict, "embedding images", on_progress))
+
+
+class _Work:
+    """Goes through images chunk by chunk, and keeps what it has finished in a folder.
+
+    Args:
+        images: The images.
+        network: Makes features of them.
+        shape: The shape of the result of one image.
+        finish: Turns features (k, 1 + V, P) into results (k, *shape), float32.
+        job: Plain values that decide the results, beside images and network.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        network: _Network,
+        shape: tuple[int, ...],
+        finish: _Finish,
+        job: Mapping[str, Any],
+    ) -> None:
+        self._images, self._network, self._finish = images, network, finish
+        self._shape, self._job = (len(images), *shape), job
+
+    def run(
+        self, store: Path | None, strict: bool, text: str, on_progress: Progress
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Skipped]:
+        """Return the results of the readable images, their numbers, and the others.
+
+        Raises:
+            InvalidInputError: If none can be read, or with ``strict`` one cannot; or ``store``
+                belongs to another job.
+            ArtifactError: If another program is working in ``store``, or it is damaged.
+        """
+        if store is None:
+            return self._run(None, strict, text, on_progress)
+        job = {**self._job, **self._network.job, "images": fingerprint(self._images)}
+        workspace = Workspace(store, job)
+        with workspace.locked(resume=True, keep=True):
+            return self._run(workspace, strict, text, on_progress)
+
+    def _run(
+        self, workspace: Workspace | None, strict: bool, text: str, on_progress: Progress
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Skipped]:
+        n = len(self._images)
+        results = np.zeros(self._shape, np.float32)
+        skipped: Skipped = []
+        at, column = 0, None
+        if workspace is not None:
+            column = Column(workspace.path / "results.npy", self._shape, np.float32)
+            done = workspace.done()
+            at = int(done.get("images", 0))
+            results[:at] = column.read(0, at)
+            skipped = [(int(i), str(reason)) for i, reason in done.get("skipped", ())]
+        self._check(skipped, strict)
+        while at < n:
+            end = min(at + _CHUNK, n)
+            kept, features, unreadable = self._network.features(self._images, range(at, end))
+            self._check(unreadable, strict)
+            skipped += unreadable
+            if len(kept):
+                results[kept] = self._finish(features)
+            if workspace is not None and column is not None:
+                column.write(at, results[at:end])
+                sync(column.path)
+                workspace.note(images=end, skipped=skipped)
+            at = end
+            on_progress(text, at, n)
+        if len(skipped) == n:
+            raise none_readable(n, skipped)
+        is_kept = np.ones(n, np.bool_)
+        is_kept[[i for i, _ in skipped]] = False
+        kept = np.flatnonzero(is_kept)
+        return (results[kept] if skipped else results), kept, skipped
+
+    @staticmethod
+    def _check(skipped: Skipped, strict: bool) -> None:
+        if strict and skipped:
+            raise InvalidInputError(skipped[0][1])

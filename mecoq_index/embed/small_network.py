@@ -1,7 +1,7 @@
 """A small convolutional network for small images, trained from scratch with the codebooks.
 
-As a backbone: ``mecoq_index.embed.small_network:SmallNetwork``. It needs no download, and learns a
-data set such as handwritten digits on a CPU within a minute.
+Its name as a backbone is ``mecoq:small``. It needs no download, and learns a data set such as
+handwritten digits on a CPU within a minute.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import nn
 class SmallNetwork(nn.Module):
     """Three convolutions with stride 2, positions kept; (B, 3, 16, 16) to (B, 256).
 
-    Group normalisation rather than batch normalisation: a query is embedded alone, and nothing
-    depends on what it is batched with.
+    Group normalization takes the place of batch normalization, so that the features of an image do
+    not depend on the other images of its batch.
     """
 
     image_size = 16
@@ -33,6 +33,6 @@ class SmallNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features (B, 256) of images (B, 3, 16, 16)."""
+        """Return features (B, 256) of images (B, 3, 16, 16)."""
         features: torch.Tensor = self.layers(x)
         return features

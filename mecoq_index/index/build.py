@@ -26,9 +26,11 @@ import numpy.typing as npt
 
 from .._arrays import Codes, Ids, Vectors, check_ids
 from .._files import atomic_file, load_npy, move_directory, sync
+from .._progress import Progress
 from .._workspace import Column, Workspace
 from ..codebooks import Codebooks, VectorKind
-from ..embed.rows import Progress, RowEncoder, Rows, sample_digest, state_of_files
+from ..data.reader import RowReader, sample_digest, state_of_files
+from ..embed.rows import RowEncoder
 from ..engines.base import Engine
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError
@@ -84,7 +86,7 @@ class BuildOptions:
 
 
 def build_bundle(
-    rows: Rows,
+    rows: RowReader,
     codebooks: Codebooks,
     out: str | Path,
     options: BuildOptions | None = None,
@@ -120,7 +122,7 @@ def build_bundle(
     finished = resume and job.is_finished()
     check_output_bundle(out, options, codebooks, overwrite=overwrite or finished)
     job.prepare()
-    with job.workspace.held(resume):
+    with job.workspace.locked(resume):
         if not (resume and job.is_finished()):
             job.encode_rows()
             job.write(job.fill_engine(), overwrite)
@@ -157,7 +159,7 @@ class _Job:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: RowReader,
         codebooks: Codebooks,
         out: Path,
         options: BuildOptions,

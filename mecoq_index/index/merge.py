@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from .._arrays import Codes, Ids
-from ..embed.rows import Progress
+from .._progress import Progress
 from ..engines.base import Engine
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError

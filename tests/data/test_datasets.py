@@ -1,54 +1,10 @@
 import numpy as np
 import pytest
 
-from mecoq_index.data.datasets import Dataset, load_dataset, load_vectors
+from mecoq_index.data.datasets import Dataset, load_dataset
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 X = np.random.default_rng(0).standard_normal((7, 5), dtype=np.float32)
-
-
-def write_fvecs(path, x):
-    rows = np.concatenate([np.full((len(x), 1), x.shape[1], "<i4"), x.view("<i4")], axis=1)
-    path.write_bytes(rows.tobytes())
-
-
-def write_fbin(path, x):
-    path.write_bytes(np.array(x.shape, "<i4").tobytes() + x.tobytes())
-
-
-WRITERS = {".npy": np.save, ".fvecs": write_fvecs, ".fbin": write_fbin}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-def test_vectors_are_read_back_bit_for_bit(tmp_path, suffix):
-    path = tmp_path / f"x{suffix}"
-    WRITERS[suffix](path, X)
-    np.testing.assert_array_equal(load_vectors(path), X)
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-@pytest.mark.parametrize("cut", [0, 1, 30, -4, -1])
-def test_truncated_files_are_refused(tmp_path, suffix, cut):
-    path = tmp_path / f"x{suffix}"
-    WRITERS[suffix](path, X)
-    path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ArtifactError, match=rf"x\{suffix} is "):
-        load_vectors(path)
-
-
-def test_other_dtypes_suffixes_and_values_are_refused(tmp_path):
-    np.save(tmp_path / "x.npy", X.astype(np.float64))
-    with pytest.raises(InvalidInputError, match=r"x\.npy must be a float32 array .* got float64"):
-        load_vectors(tmp_path / "x.npy")
-    np.save(tmp_path / "x.npy", X * np.nan)
-    with pytest.raises(InvalidInputError, match=r"x\.npy must be finite"):
-        load_vectors(tmp_path / "x.npy")
-    np.save(tmp_path / "x.npy", X.astype(np.uint8))
-    with pytest.raises(InvalidInputError, match=r"x\.npy must hold float32 vectors, got uint8"):
-        load_vectors(tmp_path / "x.npy")
-    (tmp_path / "x.txt").write_text("1 2 3")
-    with pytest.raises(ArtifactError, match=r"one of \.npy, \.fbin, .* is read, got \.txt"):
-        load_vectors(tmp_path / "x.txt")
 
 
 def test_a_scaled_feature_pack_is_a_dataset(tmp_path):
@@ -93,7 +49,7 @@ def test_an_ann_benchmarks_file_is_a_dataset(tmp_path):
         (
             {"database": X, "queries": X, "query_labels": np.zeros(7)},
             InvalidInputError,
-            "for database and queries, or for none",
+            "for database and queries, or for neither",
         ),
         (
             {
@@ -119,3 +75,30 @@ def test_shuffling_keeps_rows_and_labels_together():
     np.testing.assert_array_equal(mixed.database, X[mixed.database_labels])
     assert not np.array_equal(mixed.database_labels, np.arange(7))
     assert len(data.first(3, None).database) == 3
+
+
+def test_database_and_queries_may_be_two_sources_with_labels_of_their_own(tmp_path):
+    np.save(tmp_path / "x.npy", X.astype(np.float64))
+    np.save(tmp_path / "y.npy", np.arange(7))
+    data = load_dataset(
+        tmp_path / "x.npy",
+        queries=X[:2].tolist(),
+        labels=tmp_path / "y.npy",
+        query_labels=["a", "b"],
+    )
+    assert data.name == "x"
+    np.testing.assert_array_equal(data.database, X)
+    np.testing.assert_array_equal(data.queries, X[:2])
+    assert data.query_labels.tolist() == [0, 1]
+
+
+def test_sources_without_queries_or_vectors_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match="queries must be given, the vectors to search"):
+        load_dataset(X)
+    with pytest.raises(InvalidInputError, match="queries must be given where columns are named"):
+        load_dataset(tmp_path / "x.parquet", vector_column="v")
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(ArtifactError, match=r"got \.npy\. Give the queries separately"):
+        load_dataset(tmp_path / "x.npy")
+    with pytest.raises(InvalidInputError, match="queries must be vectors, but they are images"):
+        load_dataset(X, queries=np.zeros((2, 8, 8, 3), np.uint8))

@@ -1,7 +1,11 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
-from mecoq_index.data.features import FeatureViews
+from mecoq_index.backbone import Backbone
+from mecoq_index.data.features import FeatureViews, ViewRows
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 
@@ -100,12 +104,23 @@ def test_a_plain_matrix_is_one_view(tmp_path):
 @pytest.mark.parametrize(
     "views,options,message",
     [
-        (np.zeros((5, 3), np.float32), {}, r"must have shape \(V, n, P\) .* got \(5, 3\) float32"),
-        (np.zeros((2, 5, 3)), {}, r"dtype uint8, float16 or float32, got \(2, 5, 3\) float64"),
+        (np.zeros(5, np.float32), {}, r"must have shape \(V, n, P\), .* got \(5,\)"),
+        (np.zeros((2, 5, 3), complex), {}, r"of floats or integers, got complex128"),
+        ("x.npz", {}, r"got str\. Read a file with FeatureViews\.load"),
+        ([[1.0], [1.0, 2.0]], {}, r"views must be an array \(V, n, P\), got list"),
+        (np.zeros((2, 4, 3)), {"features": np.zeros((4, 2))}, r"features must have shape \(4, 3\)"),
+        (np.zeros((2, 4, 3)), {"backbone": "vgg16"}, "must be a Backbone, got str"),
+        (np.full((2, 4, 3), 1e300), {}, "view 0 hold NaN or Inf"),
         (np.zeros((2, 1, 3), np.float32), {}, "must hold at least 2 items"),
         (np.full((2, 4, 3), np.nan, np.float32), {}, "view 0 hold NaN or Inf, first in row 0"),
-        (np.zeros((2, 4, 3), np.float32), {"scale": 0.0}, r"scale must be above 0, got 0\.0"),
-        (np.zeros((2, 4, 3), np.float32), {"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1"),
+        (
+            np.zeros((2, 4, 3), np.float32),
+            {"scale": 0.0},
+            r"scale must be a number above 0, got 0\.0",
+        ),
+        (np.zeros((2, 4, 3)), {"scale": "2"}, r"scale must be a number above 0, got '2'"),
+        (np.zeros((2, 4, 3)), {"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1"),
+        (np.zeros((2, 4, 3)), {"dropout": None}, r"dropout must be a number in .* got None"),
     ],
 )
 def test_bad_views_say_what_must_hold(views, options, message):
@@ -138,3 +153,52 @@ def test_foreign_archives_say_what_they_lack(tmp_path):
         FeatureViews.load(tmp_path / "b.npz")
     with pytest.raises(ArtifactError, match=r"missing\.npz does not exist"):
         FeatureViews.load(tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.int8, np.uint16])
+def test_other_floats_and_integers_become_float32(dtype):
+    views = _numbered(dtype=dtype)
+    want = FeatureViews(views.astype(np.float32))
+    for given in (views, views.tolist()):
+        source = FeatureViews(given, features=given[0])
+        assert source.frozen_features().dtype == np.float32
+        np.testing.assert_array_equal(source.frozen_features(), views[0])
+        assert FeatureViews(given).fingerprint == want.fingerprint
+
+
+def test_one_matrix_is_one_view():
+    source = FeatureViews(np.ones((5, 3)))
+    assert (source.num_views, len(source), source.width) == (1, 5, 3)
+    assert repr(source) == "FeatureViews(1 views of 5 items, width 3, float32)"
+
+
+def test_copies_and_pickles_are_the_same_source():
+    backbone = Backbone("mecoq:small", "ab" * 32, {"crop": 16})
+    source = FeatureViews(_numbered(), dropout=0.1, features=_numbered()[0], backbone=backbone)
+    for again in (pickle.loads(pickle.dumps(source)), copy.deepcopy(source)):
+        assert again.fingerprint == source.fingerprint
+        assert again.backbone.name == "mecoq:small"
+        np.testing.assert_array_equal(_batches(again)[0][0], _batches(source)[0][0])
+    assert source.with_dropout(0.5).backbone is backbone
+    assert source.hold_out(3, 0)[0].backbone is backbone
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_too_many_or_no_items_cannot_be_held_out(count):
+    with pytest.raises(InvalidInputError, match=r"held_out must be at least 1 and leave at least"):
+        FeatureViews(_numbered()).hold_out(count, 0)
+
+
+def test_batches_without_negatives_are_refused():
+    source = FeatureViews(_numbered())
+    with pytest.raises(InvalidInputError, match=r"batch_size must be at least 2, .* got 1"):
+        source.steps(1)
+    with pytest.raises(InvalidInputError, match=r"batch_size must be at least 2, .* got 0"):
+        next(source.batches(0, 0, 0))
+
+
+def test_rows_of_views_are_the_frozen_features():
+    rows = ViewRows(FeatureViews(_numbered() + 1))
+    np.testing.assert_array_equal(
+        rows.read(2, 5), FeatureViews(_numbered() + 1).frozen_features()[2:5]
+    )

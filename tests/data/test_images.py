@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from mecoq_index.data.images import (
     class_labels,
     find_images,
     open_image,
+    to_pil,
 )
 from mecoq_index.errors import InvalidInputError
 
@@ -91,7 +94,7 @@ def test_checking_skips_or_refuses_bad_images(tmp_path):
     good, skipped = check_images(images, on_progress=lambda *a: seen.append(a))
     assert [good.name(i) for i in range(len(good))] == ["good.png"]
     assert [images.name(i) for i, _ in skipped] == ["bad.png"]
-    assert seen == [(1, 2), (2, 2)]
+    assert seen == [("checking images", 1, 2), ("checking images", 2, 2)]
     with pytest.raises(InvalidInputError, match=r"bad\.png is no readable image"):
         check_images(images, strict=True)
     with pytest.raises(InvalidInputError, match="none of the 1 images is readable; the first: "):
@@ -150,3 +153,61 @@ def test_an_unreadable_image_in_a_list_is_named(tmp_path):
             ImageList([tmp_path / "a.png", cut]).load(1)
     with pytest.raises(InvalidInputError, match=r"b\.png is no readable image"):
         ImageList([tmp_path / "b.png"]).load(0)
+
+
+def test_a_decoder_that_fails_in_any_way_skips_its_image(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        Image.fromarray(pixels()).save(tmp_path / name)
+    real = Image.Image.convert
+
+    def convert(image, *args):
+        if image.size == (8, 6) and not seen:
+            seen.append(1)
+            raise ZeroDivisionError("a broken header")
+        return real(image, *args)
+
+    seen = []
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    good, skipped = check_images(ImageFiles(find_images(tmp_path), tmp_path))
+    assert [good.name(i) for i in range(len(good))] == ["b.png"]
+    assert len(skipped) == 1
+    assert skipped[0][1].endswith("a.png is no readable image: a broken header")
+
+
+def test_folders_that_cannot_be_opened_are_named_in_a_warning(tmp_path, monkeypatch, caplog):
+    (tmp_path / "closed").mkdir()
+    Image.fromarray(pixels()).save(tmp_path / "a.png")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    assert "closed are left out: Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tensors_of_bytes_or_of_unit_floats_become_images(channels):
+    planes = pixels().transpose(2, 0, 1)[:channels]
+    for given in (planes, planes / np.float32(255)):
+        image = np.asarray(to_pil(given).convert("RGB")).transpose(2, 0, 1)
+        np.testing.assert_array_equal(image, np.broadcast_to(planes, (3, 6, 8)))
+
+
+@pytest.mark.parametrize(
+    "bad,message",
+    [
+        (np.zeros((6, 8, 3), np.uint8), r"must have shape \(3, H, W\), got \(6, 8, 3\)"),
+        (
+            np.full((3, 2, 2), -1.5),
+            r"floats in \[0, 1\], got float64 from -1\.5 to -1\.5\. Leave out",
+        ),
+        (np.zeros((3, 2, 2), int), r"got int64 from 0 to 0"),
+    ],
+)
+def test_other_tensors_are_no_pixels(bad, message):
+    with pytest.raises(InvalidInputError, match=message):
+        to_pil(bad)

@@ -13,9 +13,9 @@ pytest.importorskip("faiss")
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
+from mecoq_index.data.reader import ArrayRows
 from mecoq_index.data.vectors import open_vectors
 from mecoq_index.embed import rows as encoding
-from mecoq_index.embed.rows import ArrayRows
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
@@ -193,7 +193,7 @@ def test_options_that_do_not_fit_are_refused_before_a_row_is_encoded(
     [
         (CODES[:, :3], r"codes must have shape \(n, 4\), got a width of 3"),
         (VECTORS[:, :5].copy(), "embeddings of width D=16, got width 5"),
-        (VECTORS.astype(np.float64), "rows must be float32 vectors or uint8 codes, got float64"),
+        (VECTORS > 0, "rows must hold floats or integers, got bool"),
         (VECTORS[0], r"rows must be an array of shape \(n, width\), got \(16,\)"),
     ],
 )
@@ -410,7 +410,7 @@ def test_the_work_of_another_job_is_refused_and_kept(tmp_path, change, message):
     same = {"rows": ArrayRows(VECTORS), "codebooks": BOOKS, "source": {"file": "a"}}
     interrupt(tmp_path / "x", source={"file": "a"})
     kept = content(tmp_path / ".x.build")
-    with pytest.raises(InvalidInputError, match=f"left from another build, which {message}"):
+    with pytest.raises(InvalidInputError, match=f"left from another run, which {message}"):
         build_bundle(out=tmp_path / "x", resume=True, **(same | change))
     assert content(tmp_path / ".x.build") == kept
 
@@ -425,7 +425,7 @@ def test_a_file_that_was_changed_since_is_noticed(tmp_path):
     changed[1234] += 1  # a row that no sample sees
     np.save(source / "b.npy", changed)
     os.utime(source / "b.npy", ns=(10**18, 10**18))
-    with pytest.raises(InvalidInputError, match=r"another build, which differs in: rows\. Build"):
+    with pytest.raises(InvalidInputError, match=r"another build, which differs in: rows\. Leave"):
         build_bundle(open_vectors(source), BOOKS, tmp_path / "x", resume=True)
 
 
@@ -450,7 +450,7 @@ def test_a_refused_build_keeps_what_another_one_has_left(tmp_path):
 def test_damaged_notes_are_refused(tmp_path, damage):
     interrupt(tmp_path / "x")
     (tmp_path / ".x.build" / "job.json").write_text(damage)
-    with pytest.raises(ArtifactError, match=r"job.json is damaged. Build without --resume"):
+    with pytest.raises(ArtifactError, match=r"job.json is damaged. Leave out --resume"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
     build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x")
 
@@ -460,7 +460,7 @@ def test_finished_work_that_is_gone_is_noticed(tmp_path, size):
     interrupt(tmp_path / "x")
     file = tmp_path / ".x.build" / "codes.npy"
     file.unlink() if size is None else os.truncate(file, size)
-    with pytest.raises(ArtifactError, match=r"codes.npy lacks rows that were written. Build with"):
+    with pytest.raises(ArtifactError, match=r"codes.npy lacks rows that were written. Leave out"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
 
 
