@@ -1,5 +1,8 @@
 """Sources become embeddings and codes in one place, whatever they are."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -190,3 +193,20 @@ class TestImages:
             Embedder(books, backbone="mecoq:small").embed(folder)
         with pytest.raises(SystemExit, match="code was run"):
             Embedder(books, backbone="unknown_code:Net").embed(folder)
+
+
+def test_vectors_are_embedded_without_torch():
+    program = (
+        "import sys, numpy as np\n"
+        "from mecoq_index.codebooks import Codebooks\n"
+        "from mecoq_index.data import datasets, features, images, protocols, views\n"
+        "from mecoq_index.embed.embedder import Embedder\n"
+        "books = Codebooks(np.eye(2, dtype=np.float32)[None])\n"
+        "Embedder(books).encode(features.FeatureViews(np.ones((2, 5, 2))))\n"
+        "heavy = ('torch', 'PIL', 'pyarrow', 'h5py', 'datasets', 'torchvision')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

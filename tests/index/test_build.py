@@ -425,7 +425,7 @@ def test_a_file_that_was_changed_since_is_noticed(tmp_path):
     changed[1234] += 1  # a row that no sample sees
     np.save(source / "b.npy", changed)
     os.utime(source / "b.npy", ns=(10**18, 10**18))
-    with pytest.raises(InvalidInputError, match=r"another build, which differs in: rows\. Leave"):
+    with pytest.raises(InvalidInputError, match=r"another run, which differs in: rows\. Leave"):
         build_bundle(open_vectors(source), BOOKS, tmp_path / "x", resume=True)
 
 
