@@ -239,7 +239,8 @@ class TrainingRun:
         self.model.projection.load_state_dict(state["projection"])
         self.model.quantizer.load_state_dict(state["quantizer"])
         if self.backbone is not None and state["backbone_state"] is not None:
-            self.backbone.module.load_state_dict(state["backbone_state"])
+            module = self.backbone.module  # a checkpoint keeps the weights that training changed
+            module.load_state_dict({**module.state_dict(), **state["backbone_state"]})
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])

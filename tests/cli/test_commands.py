@@ -74,7 +74,7 @@ def photos(tmp_path_factory):
     return root
 
 
-SMALL = ("--backbone", "mecoq_index.embed.small_network:SmallNetwork")
+SMALL = ("--backbone", "mecoq:small")
 
 
 def test_search_gives_the_ranking_of_the_algebra(work):
@@ -408,7 +408,7 @@ def test_an_interrupted_embedding_goes_on_from_its_chunks(photos, tmp_path, monk
 
     command = ("embed", photos, *SMALL, "--views", 1, "--out", tmp_path / "f.npz")
     monkeypatch.setattr(encoder, "_CHUNK", 5)
-    real, computed = encoder._forward, []
+    real, computed = encoder._Network.features, []
 
     def interrupt_third(*args):
         computed.append(1)
@@ -416,7 +416,7 @@ def test_an_interrupted_embedding_goes_on_from_its_chunks(photos, tmp_path, monk
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(encoder, "_forward", interrupt_third)
+    monkeypatch.setattr(encoder._Network, "features", interrupt_third)
     run(*command, code=1)
     assert [p.name for p in tmp_path.iterdir()] == [".f.npz.chunks"]
     run(*command, "--resume")
@@ -436,7 +436,7 @@ BAD_INPUTS = {
     "features with NaN": (
         lambda w, t: ("train", t / "nan.npy", "--out", t / "o.pt"), "hold NaN or Inf", 1),
     "features of another dtype": (
-        lambda w, t: ("train", t / "f64.npy", "--out", t / "o.pt"), "dtype uint8, float16 or", 1),
+        lambda w, t: ("train", t / "complex.npy", "--out", t / "o.pt"), "got complex128", 1),
     "D not divisible by M": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--set", "dim=30"),
         "dim must be a multiple of num_codebooks=16, got 30", 1),
@@ -503,7 +503,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(work, tmp_path, m
     (tmp_path / "zero.npz").write_bytes(b"")
     x = np.load(work / "x.npy")
     np.save(tmp_path / "nan.npy", np.where(x > 0, x, np.nan).astype(np.float32))
-    np.save(tmp_path / "f64.npy", x.astype(np.float64))
+    np.save(tmp_path / "complex.npy", x.astype(np.complex128))
     np.save(tmp_path / "wide.npy", x[:, :5])
     np.save(tmp_path / "z6.npy", x[:, :6])
     codewords = np.random.default_rng(0).standard_normal((2, 16, 4))

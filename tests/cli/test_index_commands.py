@@ -233,7 +233,7 @@ def test_building_goes_on_after_an_interruption(work, monkeypatch):
     assert (work / ".x.mecoq.build").is_dir()
     monkeypatch.undo()
     monkeypatch.chdir(work)
-    refused(*build_again, "--factory", "MeCoQ", "--resume", saying="left from another build")
+    refused(*build_again, "--factory", "MeCoQ", "--resume", saying="left from another run")
     run(*build_again, "--factory", "IVF8,MeCoQ4x4fs", "--resume")
     assert not (work / ".x.mecoq.build").exists()
     for file in (work / "whole.mecoq").iterdir():

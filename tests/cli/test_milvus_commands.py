@@ -180,7 +180,7 @@ def test_images_are_called_by_their_paths(work, lite_uri, monkeypatch):
     (work / "photos" / "class0" / "bad.png").write_bytes(b"broken")
     run("train", "photos", "--out", "i.pt", "--epochs", 1, "--set", "num_codebooks=2",
         "--set", "num_codewords=16", "--set", "dim=8", "--set", "batch_size=4",
-        "--backbone", "mecoq_index.embed.small_network:SmallNetwork")  # fmt: skip
+        "--backbone", "mecoq:small")  # fmt: skip
     build = ("build", "--codebooks", "i.pt", "--input", "photos", "--engine", "milvus",
              "--uri", lite_uri, "--collection", "photos", "--out", "i.mecoq")  # fmt: skip
     refused(*build, "--ids", "names.txt", saying="but these are images", code=2)

@@ -191,9 +191,9 @@ def test_too_many_or_no_items_cannot_be_held_out(count):
 
 def test_batches_without_negatives_are_refused():
     source = FeatureViews(_numbered())
-    with pytest.raises(InvalidInputError, match="batch_size must be at least 2, .* got 1"):
+    with pytest.raises(InvalidInputError, match=r"batch_size must be at least 2, .* got 1"):
         source.steps(1)
-    with pytest.raises(InvalidInputError, match="batch_size must be at least 2, .* got 0"):
+    with pytest.raises(InvalidInputError, match=r"batch_size must be at least 2, .* got 0"):
         next(source.batches(0, 0, 0))
 
 

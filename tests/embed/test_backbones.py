@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from torch import nn
 
 pytest.importorskip("torchvision")
 
+from mecoq_index.backbone import Backbone
 from mecoq_index.embed.backbones import (
     backbone_record,
     frozen_norms_to_eval,
@@ -19,7 +22,7 @@ TINY = "tiny_network:TinyNetwork"
 
 @pytest.fixture(autouse=True)
 def tiny_on_path(monkeypatch, request):
-    monkeypatch.syspath_prepend(str(request.path.parent))
+    monkeypatch.syspath_prepend(str(request.path.parents[1] / "learn"))
 
 
 @pytest.mark.parametrize(
@@ -164,3 +167,60 @@ def test_the_digest_sees_every_weight():
     assert backbone_record(b, trained=True).weights_sha256 != a.weights_sha256
     assert isinstance(a.module, nn.Module)
     assert np.isfinite(a.width)
+
+
+def test_only_changed_weights_are_kept_and_put_on_the_named_ones():
+    backbone = load_backbone(TINY)
+    assert backbone_record(backbone, trained=True).state is None
+    with torch.no_grad():
+        backbone.module.layers[5].bias.add_(1)
+    record = backbone_record(backbone, trained=True)
+    assert list(record.state) == ["layers.5.bias"]
+    assert record.base_sha256 == backbone.weights_sha256
+    restored = restore_backbone(record)
+    assert restored.weights_sha256 == record.weights_sha256
+    torch.testing.assert_close(restored.module.state_dict(), backbone.module.state_dict())
+    again = backbone_record(restored, trained=True)
+    assert list(again.state) == ["layers.5.bias"]
+    assert again.base_sha256 == record.base_sha256
+
+
+def test_weights_that_changed_all_need_no_others():
+    backbone = load_backbone("mecoq:small")
+    with torch.no_grad():
+        for parameter in backbone.module.parameters():
+            parameter.add_(1)
+    record = backbone_record(backbone, trained=True)
+    assert set(record.state) == set(backbone.module.state_dict())
+    assert record.base_sha256 is None
+    torch.testing.assert_close(
+        restore_backbone(record).module.state_dict(), backbone.module.state_dict()
+    )
+
+
+def test_other_named_weights_than_those_under_the_changed_ones_are_refused():
+    backbone = load_backbone(TINY)
+    with torch.no_grad():
+        backbone.module.layers[5].bias.add_(1)
+    record = replace(backbone_record(backbone, trained=True), base_sha256="0" * 64)
+    with pytest.raises(
+        ArtifactError, match=r"are not those that .* \([0-9a-f]{12} instead of 0000"
+    ):
+        restore_backbone(record)
+
+
+@pytest.mark.parametrize("room", ["learn", "embed"])
+def test_old_spellings_of_the_small_network_are_read(room):
+    model = load_backbone("mecoq:small")
+    assert (model.name, model.width, model.transform["crop"]) == ("mecoq:small", 256, 16)
+    old = f"mecoq_index.{room}.small_network:SmallNetwork"
+    record = Backbone(old, model.weights_sha256, model.transform)
+    assert restore_backbone(record).name == "mecoq:small"
+    assert load_backbone(old).name == "mecoq:small"
+
+
+def test_unknown_built_in_networks_are_refused():
+    with pytest.raises(InvalidInputError, match=r"unknown backbone 'mecoq:big'; .*'mecoq:small'"):
+        load_backbone("mecoq:big")
+    with pytest.raises(InvalidInputError, match="backbone must be a name, got int"):
+        load_backbone(3)

@@ -23,7 +23,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(autouse=True)
 def tiny_on_path(monkeypatch, request):
-    monkeypatch.syspath_prepend(str(request.path.parent))
+    monkeypatch.syspath_prepend(str(request.path.parents[1] / "learn"))
 
 
 def pixels(n=20):
@@ -87,7 +87,7 @@ def test_an_interrupted_extraction_goes_on_from_its_chunks(tmp_path, monkeypatch
     whole = extract_features(images, backbone, views=1)
     done = []
 
-    def interrupt(count, total):
+    def interrupt(text, count, total):
         done.append(count)
         if count == 12:
             raise KeyboardInterrupt
@@ -96,13 +96,15 @@ def test_an_interrupted_extraction_goes_on_from_its_chunks(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         extract_features(images, backbone, views=1, store=store, on_progress=interrupt)
     computed = []
-    real = encoder._forward
-    monkeypatch.setattr(encoder, "_forward", lambda *a: computed.append(a) or real(*a))
+    real = encoder._Network.features
+    monkeypatch.setattr(encoder._Network, "features", lambda *a: computed.append(a) or real(*a))
     resumed = extract_features(images, backbone, views=1, store=store)
     assert len(computed) == 2
     np.testing.assert_array_equal(resumed.features, whole.features)
     np.testing.assert_array_equal(resumed.views, whole.views)
-    with pytest.raises(InvalidInputError, match="unfinished work of a run with other images or"):
+    with pytest.raises(
+        InvalidInputError, match=r"left from another run, which differs in: views\. Leave out"
+    ):
         extract_features(images, backbone, views=2, store=store)
 
 

@@ -14,9 +14,9 @@ pytest.importorskip("faiss")
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
+from mecoq_index.data.reader import ArrayRows
 from mecoq_index.data.vectors import open_vectors
 from mecoq_index.embed import rows as encoding
-from mecoq_index.embed.rows import ArrayRows
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
@@ -206,7 +206,7 @@ def test_options_that_do_not_fit_are_refused_before_a_row_is_encoded(
     [
         (CODES[:, :3], r"codes must have shape \(n, 4\), got a width of 3"),
         (VECTORS[:, :5].copy(), "embeddings of width D=16, got width 5"),
-        (VECTORS.astype(np.float64), "rows must be float32 vectors or uint8 codes, got float64"),
+        (VECTORS > 0, "rows must hold floats or integers, got bool"),
         (VECTORS[0], r"rows must be an array of shape \(n, width\), got \(16,\)"),
     ],
 )
