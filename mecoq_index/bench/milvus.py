@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
 
-from .._arrays import Codes, Vectors
+from .._arrays import Codes
 from ..codebooks import Codebooks
-from ..engines.hits import Hits
+from ..engines.abilities import BitsVariant, Variant
 from ..engines.milvus.collection import MilvusCollection
 from ..engines.milvus.connection import Connection, connect
 from ..engines.milvus.engine import MilvusEngine, MilvusHamming
@@ -23,14 +22,6 @@ from ..engines.milvus.schema import UNFINISHED
 
 PREFIX = "mecoq_bench_"
 """What names of collections begin with that are made here."""
-
-
-class Hasher(Protocol):
-    """What packs vectors into bits."""
-
-    def encode(self, x: Vectors, /) -> Codes:
-        """Packed bits (n, bits / 8) of vectors (n, P)."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +69,24 @@ class MilvusPlace:
             yield MilvusEngine(collection, codebooks)
 
     @contextmanager
-    def hamming(self, hasher: Hasher, x: Vectors) -> Iterator[HashedQueries]:
-        """Packed bits of vectors (n, P) in a collection, which is dropped afterwards."""
-        bits = hasher.encode(x)
+    def hamming(self, bits: Codes) -> Iterator[MilvusHamming]:
+        """Packed bits (n, bits / 8) in a collection, which is dropped afterwards."""
         with self._filled(Hamming(8 * bits.shape[1]), bits) as collection:
-            yield HashedQueries(hasher, MilvusHamming(collection))
+            yield MilvusHamming(collection)
+
+    def variants(self, codebooks: Codebooks, width: int) -> dict[str, Variant | BitsVariant]:
+        """The profiles, and Hamming codes of vectors of this width, by the names of their rows.
+
+        Raises:
+            ServerError: If the server is out of reach or refuses the credentials.
+        """
+        found: dict[str, Variant | BitsVariant] = {
+            f"MeCoQ (milvus, {profile})": partial(self.learned, profile)
+            for profile in self.profiles
+        }
+        if not self.why_no_hamming(codebooks.bits, width):
+            found["ITQ (milvus, hamming)"] = _HammingVariant(self)
+        return found
 
     @contextmanager
     def _filled(self, profile: Profile, codes: Codes) -> Iterator[MilvusCollection]:
@@ -98,21 +102,11 @@ class MilvusPlace:
 
 
 @dataclass(frozen=True, eq=False)
-class HashedQueries:
-    """Packed bits in Milvus, searched by vectors as other methods are."""
+class _HammingVariant:
+    """Packed bits at a place; a `BitsVariant`."""
 
-    hasher: Hasher
-    stored: MilvusHamming
+    place: MilvusPlace
+    takes_bits = True
 
-    def search(self, q: Vectors, k: int) -> Hits:
-        """The k nearest rows for each vector (nq, P); scores are numbers of equal bits."""
-        return self.stored.search(self.hasher.encode(q), k)
-
-    @property
-    def bytes_per_vector(self) -> float:
-        """Bytes of one stored code, and of its id."""
-        return self.stored.bytes_per_vector
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values for people and logs."""
-        return self.stored.describe()
+    def __call__(self, bits: Codes, /) -> AbstractContextManager[MilvusHamming]:
+        return self.place.hamming(bits)

@@ -95,7 +95,7 @@ def bench(
     import json
 
     from ..bench.report import make_table, to_json, write_json
-    from ..bench.runner import BASELINES, BenchSettings, run_bench
+    from ..bench.runner import BASELINES, BenchSettings, measure, run_bench
     from ..codebooks import Codebooks
     from ..data.datasets import load_dataset
 
@@ -111,32 +111,38 @@ def bench(
         place.check(codebooks)
     dataset: Dataset = load_dataset(data).shuffled(seed).first(max_database, max_queries)
     settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed)
-    factories = factories or ("MeCoQ",)
+    if engine == "faiss":
+        factories = factories or ("MeCoQ",)
     if place is None:
         baselines = baselines or tuple(BASELINES)
-        total, done = len(factories if engine == "faiss" else [1]) + len(baselines) + 1, 0
-    else:
-        total, done = len(place.profiles) + len(baselines) + 2, 0
-        if reason := place.why_no_hamming(codebooks.bits, dataset.database.shape[1]):
-            say(f"Hamming is not measured: {reason}.")
+    elif reason := place.why_no_hamming(codebooks.bits, dataset.database.shape[1]):
+        say(f"Hamming is not measured: {reason}.")
     with progress("measuring") as update:
 
-        def show(name: str) -> None:
-            nonlocal done
+        def show(name: str, done: int, total: int) -> None:
             update(done, total, name)
-            done += 1
 
-        records = run_bench(
-            dataset,
-            codebooks,
-            engine=engine,
-            factories=factories,
-            baselines=baselines,
-            milvus=place,
-            given=given,
-            settings=settings,
-            on_method=show,
-        )
+        if place is None:
+            records = run_bench(
+                dataset,
+                codebooks,
+                engine=engine,
+                options=[{"factory": factory} for factory in factories] or [{}],
+                baselines=baselines,
+                given=given,
+                settings=settings,
+                on_progress=show,
+            )
+        else:
+            records = measure(
+                dataset,
+                codebooks,
+                place.variants(codebooks, dataset.database.shape[1]),
+                baselines=baselines,
+                given=given,
+                settings=settings,
+                on_progress=show,
+            )
     content = to_json(records, settings, dataset=dataset.name, codebooks=codebooks.fingerprint)
     if out is not None:
         write_json(out, content)

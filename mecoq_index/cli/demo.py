@@ -130,7 +130,7 @@ def _compare(
     out: Path, codebooks: Codebooks, index_path: Path, query_paths: list[Path], seed: int
 ) -> None:
     from ..baselines.hashing import ITQ
-    from ..bench.plots import plot_neighbours, plot_precision_recall
+    from ..bench.plots import plot_neighbors, plot_precision_recall
     from ..bench.report import make_table, to_json, write_json
     from ..bench.runner import BenchSettings, run_bench
     from ..data.datasets import Dataset
@@ -146,11 +146,11 @@ def _compare(
         records = run_bench(
             dataset,
             codebooks,
-            factories=("MeCoQ", "MeCoQ8x4fs"),
+            options=[{"factory": "MeCoQ"}, {"factory": "MeCoQ8x4fs"}],
             baselines=("LSH", "PCA-sign", "ITQ", "PQ"),
             given="features",
             settings=settings,
-            on_method=lambda name: update(0, 1, name),
+            on_progress=lambda name, done, total: update(done, total, name),
         )
     print_table(make_table(records, settings))
     write_json(
@@ -164,7 +164,7 @@ def _compare(
     hamming = hashing.search(q, _SHOWN_RESULTS).ids
     right = (labels[learned] == query_labels[:, None]) & (labels[hamming] == query_labels[:, None])
     shown = _hard_queries(right)
-    plot_neighbours(
+    plot_neighbors(
         [query_paths[i] for i in shown],
         {
             f"MeCoQ, {codebooks.bits:g} bits": learned[shown],

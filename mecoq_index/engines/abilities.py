@@ -12,6 +12,7 @@ from .._arrays import Codes, Vectors
 from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from .base import Columns, Engine
+from .hits import Hits
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,70 @@ class Exporter(Protocol):
 
 @runtime_checkable
 class Benchable(Protocol):
-    """An engine that is measured in more than one way, or beside others at the same place."""
+    """An engine that is measured in more than one way, or beside others at the same place.
+
+    Other engines are built once for each set of their options of the stage ``bench``.
+    """
 
     @classmethod
-    def bench_variants(cls, codebooks: Codebooks, **options: Any) -> Mapping[str, Variant]:
-        """What to measure, by the name of the row, with its options of the stage ``bench``."""
+    def bench_variants(
+        cls, codebooks: Codebooks, **options: Any
+    ) -> Mapping[str, Variant | BitsVariant]:
+        """What to measure, by the name of the row, with its options of the stage ``bench``.
+
+        A `Variant` is given learned codes, and its queries are embeddings. A `BitsVariant` is
+        given the packed bits of a hashing method instead, so that both are measured at one place.
+        """
+        ...
+
+
+class Measured(Protocol):
+    """The part of an engine that a bench uses."""
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bytes of index memory per item, ids included."""
+        ...
+
+    def search(self, z: Vectors, k: int) -> Hits:
+        """The k best items for each raw query (nq, D)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for people and logs."""
         ...
 
 
 class Variant(Protocol):
     """Makes an engine for as long as it is measured."""
 
-    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
+    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Measured]:
         """The engine with these codes; what was made for it is gone afterwards."""
+        ...
+
+
+@runtime_checkable
+class BitsVariant(Protocol):
+    """Stores packed bits of a hashing method at the same place, for as long as it is measured."""
+
+    @property
+    def takes_bits(self) -> bool:
+        """True."""
+        ...
+
+    def __call__(self, bits: Codes, /) -> AbstractContextManager[BitsStore]:
+        """A store of packed bits (n, bits / 8); what was made for it is gone afterwards."""
+        ...
+
+
+class BitsStore(Protocol):
+    """Packed bits that are searched by Hamming distance."""
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bytes of index memory per item, ids included."""
+        ...
+
+    def search(self, q: Codes, k: int, /) -> Hits:
+        """The k nearest items for packed bits (nq, bits / 8); scores are numbers of equal bits."""
         ...

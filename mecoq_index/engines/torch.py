@@ -37,7 +37,7 @@ class TorchEngine(ArrayEngine):
             name="device",
             kind=str,
             help="where the codes lie: cpu, cuda, ... [default: CUDA where there is one]",
-            stages=frozenset({"build", "open"}),
+            stages=frozenset({"build", "open", "bench"}),
         ),
     )
 
