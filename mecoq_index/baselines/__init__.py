@@ -1,1 +1,1 @@
-"""What learned codes are compared with: binary hashing with Hamming search, PQ and OPQ, floats."""
+"""Methods to compare learned codes with: binary hashing with Hamming search, PQ, OPQ, floats."""

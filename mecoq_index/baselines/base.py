@@ -1,4 +1,4 @@
-"""What a baseline is: something fitted on vectors, filled with vectors, searched with vectors."""
+"""The interface of a baseline: fitted on vectors, filled with vectors, searched with vectors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..engines.hits import Hits
 
 
 class Baseline(Protocol):
-    """A method that needs no learning by gradient.
+    """A method that is fitted without gradients.
 
-    Vectors are features (n, P); every baseline scales them to unit length first, so that all of
-    them approximate the cosine.
+    Vectors are features (n, P). Every baseline scales them to unit length first, so that all
+    baselines approximate the cosine.
     """
 
     name: ClassVar[str]
 
     @classmethod
     def fit(cls, x: Vectors, bits: int, *, seed: int = 0) -> Baseline:
-        """Learn what the method learns from ``x`` (n, P), for codes of ``bits`` bits."""
+        """Fit the method to ``x`` (n, P), for codes of ``bits`` bits."""
         ...
 
     def add(self, x: Vectors) -> None:
@@ -29,7 +29,10 @@ class Baseline(Protocol):
         ...
 
     def search(self, q: Vectors, k: int) -> Hits:
-        """The k best rows for each query (nq, P); scores grow with similarity."""
+        """The k best rows for each query (nq, P); scores grow with similarity.
+
+        Missing results are -1 and -inf.
+        """
         ...
 
     @property
@@ -39,7 +42,11 @@ class Baseline(Protocol):
 
 
 def unit_rows(x: Vectors, name: str = "x") -> Vectors:
-    """Rows scaled to unit length, as a copy; a row of zeros stays zero."""
+    """A copy of the rows, scaled to unit length; a row of zeros stays zero.
+
+    Raises:
+        InvalidInputError: If ``x`` is not finite float32 of shape (n, P).
+    """
     x = check_vectors(x, name=name)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     unit: Vectors = np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)

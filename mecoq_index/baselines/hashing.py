@@ -1,9 +1,9 @@
 """Binary hashing: a linear map, the sign of each coordinate, Hamming distance.
 
-All four differ in the map only: random directions (LSH), principal components (PCA-sign),
-principal components turned at random, and turned so that signs lose least (ITQ). The maps are
-FAISS's. Hamming ties are many and FAISS breaks them by row, so the rows must be in random order
-(`mecoq_index.bench.runner` shuffles them).
+The four methods differ in the map only: random directions (LSH), principal components (PCA-sign),
+principal components after a random rotation (PCA-RR), and after the rotation that signs distort
+least (ITQ). The maps are FAISS's. Many items tie in Hamming distance, and FAISS breaks ties by row,
+so the rows must be in random order; `mecoq_index.bench.runner` shuffles them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ from ..errors import InvalidInputError
 from .base import unit_rows
 
 
-class _SignHash(ABC):
-    """Packed signs of a linear map, in a flat binary index."""
+class SignHash(ABC):
+    """Packed signs of a linear map, in a flat binary index.
+
+    Args:
+        transform: A trained ``faiss.LinearTransform`` from P to ``bits`` coordinates.
+        mean: float32, shape (1, P); subtracted from unit vectors first.
+        bits: Number of bits, a multiple of 8.
+    """
 
     name: ClassVar[str]
 
@@ -32,7 +38,7 @@ class _SignHash(ABC):
         self._index = import_faiss().IndexBinaryFlat(bits)
 
     @classmethod
-    def fit(cls, x: Vectors, bits: int, *, seed: int = 0) -> _SignHash:
+    def fit(cls, x: Vectors, bits: int, *, seed: int = 0) -> SignHash:
         """Fit the map to ``x`` (n, P); ``bits`` must be a multiple of 8 and at most P.
 
         Raises:
@@ -56,16 +62,19 @@ class _SignHash(ABC):
         """The untrained FAISS transform from ``width`` to ``bits`` coordinates."""
 
     def encode(self, x: Vectors) -> npt.NDArray[np.uint8]:
-        """Packed signs, (n, bits / 8)."""
+        """Packed signs of vectors (n, P): uint8, shape (n, bits / 8)."""
         projected = self._transform.apply(unit_rows(x) - self._mean)
         return np.packbits(projected > 0, axis=1)
 
     def add(self, x: Vectors) -> None:
-        """Encode and store vectors (n, P)."""
+        """Encode and store vectors (n, P) under the next row numbers."""
         self._index.add(self.encode(x))
 
     def search(self, q: Vectors, k: int) -> Hits:
-        """The k nearest rows in Hamming distance; the score is the number of equal bits."""
+        """The k nearest rows in Hamming distance; the score is the number of equal bits.
+
+        Missing results are -1 and -inf.
+        """
         distances, ids = self._index.search(self.encode(q), check_k(k))
         scores = (self._index.d - distances).astype(np.float32)
         scores[ids < 0] = -np.inf
@@ -77,7 +86,7 @@ class _SignHash(ABC):
         return float(self._index.d / 8)
 
 
-class LSH(_SignHash):
+class LSH(SignHash):
     """Signs of random orthonormal directions around the mean."""
 
     name = "LSH"
@@ -89,7 +98,7 @@ class LSH(_SignHash):
         return rotation
 
 
-class PCASign(_SignHash):
+class PCASign(SignHash):
     """Signs of the leading principal components."""
 
     name = "PCA-sign"
@@ -99,7 +108,7 @@ class PCASign(_SignHash):
         return import_faiss().PCAMatrix(width, bits)
 
 
-class PCARotation(_SignHash):
+class PCARotation(SignHash):
     """Signs of the leading principal components after a random rotation."""
 
     name = "PCA-RR"
@@ -109,8 +118,11 @@ class PCARotation(_SignHash):
         return import_faiss().PCAMatrix(width, bits, 0, True)
 
 
-class ITQ(_SignHash):
-    """Signs of the principal components under the rotation that signs distort least."""
+class ITQ(SignHash):
+    """Signs of the principal components under the rotation that signs distort least.
+
+    Source: Gong and Lazebnik, Iterative Quantization, 2011.
+    """
 
     name = "ITQ"
 

@@ -25,11 +25,14 @@ class _FloatQueries:
         self._bytes_per_vector = bytes_per_vector
 
     def add(self, x: Vectors) -> None:
-        """Encode and store vectors (n, P)."""
+        """Encode and store vectors (n, P) under the next row numbers."""
         self._index.add(unit_rows(x))
 
     def search(self, q: Vectors, k: int) -> Hits:
-        """The k rows with the largest inner product with each unit query."""
+        """The k rows with the largest inner product with each unit query.
+
+        Missing results are -1 and -inf.
+        """
         scores, ids = self._index.search(unit_rows(q, "q"), check_k(k))
         scores[ids < 0] = -np.inf
         return Hits(scores, ids)
@@ -41,7 +44,7 @@ class _FloatQueries:
 
 
 class PQ(_FloatQueries):
-    """k-means product quantization, 8 bits per subquantizer."""
+    """Product quantization by k-means, 8 bits per subquantizer (Jegou et al., 2011)."""
 
     name = "PQ"
 
@@ -67,7 +70,10 @@ class PQ(_FloatQueries):
 
 
 class OPQ(_FloatQueries):
-    """Product quantization after a learned rotation to 16 dimensions per subquantizer."""
+    """Product quantization after a learned rotation (Ge et al., 2013).
+
+    The rotation keeps up to 16 dimensions per subquantizer.
+    """
 
     name = "OPQ"
 
@@ -95,18 +101,18 @@ class OPQ(_FloatQueries):
 
 
 class ExactCosine(_FloatQueries):
-    """The cosine of the float vectors: what all others approximate."""
+    """The exact cosine of the float vectors, which all other methods approximate."""
 
     name = "exact cosine"
 
     @classmethod
     def fit(cls, x: Vectors, bits: int = 0, *, seed: int = 0) -> ExactCosine:
-        """Nothing to fit; ``bits`` and ``seed`` play no part."""
+        """Fit nothing; ``bits`` and ``seed`` are ignored."""
         return cls(import_faiss().IndexFlatIP(unit_rows(x).shape[1]), 4.0 * x.shape[1])
 
 
 def _prepare(pq: Any, seed: int) -> None:
-    """Seed the k-means, and keep FAISS from warning about small data sets on standard output."""
+    """Seed the k-means, and silence FAISS's warnings about small data sets on standard output."""
     pq.cp.seed = seed + 1
     pq.cp.min_points_per_centroid = 1
 

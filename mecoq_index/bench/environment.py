@@ -1,4 +1,4 @@
-"""The machine and versions that a measurement was taken on."""
+"""The machine, the versions and the commit of a measurement."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def resident_mib() -> float | None:
-    """Memory that this process holds now, in MiB; None where the system does not tell."""
+    """Resident memory of this process in MiB; None if the system does not tell."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return None
@@ -62,7 +62,7 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this package lies in, if it lies in one."""
+    """The commit of the checkout that this package is in; None if it is installed elsewhere."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,8 +1,8 @@
 """Metrics of ranked lists, in the definitions of the deep-hashing and ANN literature.
 
 Lists are ids, int64 (nq, k), best first, -1 where a result is missing. Labels are either one class
-an item, integers (n,), or several, 0/1 (n, L), where two items are relevant to each other if they
-share a label.
+per item, integers (n,), or several labels per item, 0/1 (n, L). Two items are relevant to each
+other if they share a class or a label.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _QUERIES_PER_CHUNK = 256
 
 
 def check_labels(database: Labels, queries: Labels) -> tuple[Labels, Labels]:
-    """Return both label arrays if they are of one kind.
+    """Return both label arrays if they are of the same kind.
 
     Raises:
         InvalidInputError: If they are neither both (n,) nor both (n, L) with the same L.
@@ -41,10 +41,11 @@ def check_labels(database: Labels, queries: Labels) -> tuple[Labels, Labels]:
 
 
 def relevance(ids: Ids, database_labels: Labels, query_labels: Labels) -> Relevance:
-    """Whether each returned item is relevant, (nq, k); a missing one never is.
+    """Whether each returned item is relevant, (nq, k); False where a result is missing.
 
     Raises:
-        InvalidInputError: If the labels do not fit together, or not one is given per query.
+        InvalidInputError: If the labels do not fit together or there is not one per query, or an
+            id is not a row of the database.
     """
     database, queries = check_labels(database_labels, query_labels)
     if len(queries) != len(ids):
@@ -73,7 +74,7 @@ def average_precision(relevant: Relevance) -> npt.NDArray[np.float64]:
     """AP@k of each list (nq, k).
 
     ``sum_i precision@i * relevant_i / (relevant items within the top k)``, the convention of the
-    deep-hashing literature; a list without any relevant item has 0.
+    deep-hashing literature. A list without any relevant item has 0.
     """
     result = np.zeros(len(relevant))
     ranks = np.arange(1, relevant.shape[1] + 1)
@@ -110,16 +111,16 @@ def precision_at(relevant: Relevance, k: int) -> float:
 def precision_recall_curve(
     relevant: Relevance, total_relevant: npt.NDArray[np.int64], points: int = 50
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Recall and precision at ranks spread evenly over the logarithm of the list.
+    """Recall and precision at ranks that are spaced evenly on a logarithmic scale.
 
     Args:
         relevant: (nq, k).
         total_relevant: Relevant items in the whole database for each query, (nq,).
-        points: Ranks at most.
+        points: The largest number of ranks.
 
     Returns:
-        Mean recall and mean precision over the queries that have a relevant item at all, each of
-        shape (points,), recall rising.
+        Mean recall and mean precision over the queries that have a relevant item at all: two arrays
+        of up to ``points`` values each, by ascending recall.
 
     Raises:
         InvalidInputError: If no query has a relevant item.
@@ -134,7 +135,11 @@ def precision_recall_curve(
 
 
 def count_relevant(database_labels: Labels, query_labels: Labels) -> npt.NDArray[np.int64]:
-    """Relevant items in the whole database for each query, (nq,)."""
+    """The number of relevant items in the whole database for each query, int64 (nq,).
+
+    Raises:
+        InvalidInputError: If the labels do not fit together.
+    """
     database, queries = check_labels(database_labels, query_labels)
     if database.ndim == 1:
         classes, counts = np.unique(database, return_counts=True)
@@ -151,17 +156,17 @@ def count_relevant(database_labels: Labels, query_labels: Labels) -> npt.NDArray
 def recall_at(
     ids: Ids, true_scores_of_ids: Scores, best_scores: Scores, k: int, *, tolerance: float = 1e-5
 ) -> float:
-    """Fraction of the true k best that the first k returned items reach, judged by score.
+    """Fraction of the first k returned items that score as well as the true k best.
 
-    An item counts if its true score is at least the true k-th best less ``tolerance``, so ties do
-    not lie. Missing results count as misses, and so does an item that is returned again.
+    An item counts if its true score is at least the true k-th best minus ``tolerance``, so that
+    ties count as found. Missing results and repeated items count as misses.
 
     Args:
         ids: Returned ids, (nq, >= k).
         true_scores_of_ids: The true scores of those items, (nq, >= k); any value where missing.
         best_scores: True scores of the best items, best first, (nq, >= k).
-        k: Results that count.
-        tolerance: Slack on scores.
+        k: The number of results that count.
+        tolerance: Scores that differ by less are equal.
 
     Raises:
         InvalidInputError: If a list is shorter than k.
@@ -177,7 +182,7 @@ def recall_at(
 
 
 def _first_of_its_id(ids: Ids) -> Relevance:
-    """Whether no earlier place of the row holds the same id."""
+    """Whether each id is the first of its kind in its row."""
     order = np.argsort(ids, axis=1, kind="stable")
     in_order = np.take_along_axis(ids, order, axis=1)
     first = np.ones(ids.shape, bool)

@@ -1,4 +1,4 @@
-"""Pictures of a bench: precision over recall, quality over speed, queries with their results."""
+"""Plots of a bench: precision over recall, quality over speed, queries with their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ _LEARNED, _OTHERS = "#c1272d", ["#4c72b0", "#55a868", "#8172b3", "#937860", "#64
 
 
 def plot_precision_recall(records: Sequence[Record], path: Path) -> None:
-    """Precision over recall of every record that has a curve.
+    """Plot precision over recall of every record that has a curve.
+
+    Args:
+        records: The records.
+        path: The PNG file to write.
+
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -34,7 +39,13 @@ def plot_precision_recall(records: Sequence[Record], path: Path) -> None:
 
 
 def plot_quality_over_speed(records: Sequence[Record], path: Path, *, map_at: int) -> None:
-    """MAP over bytes per vector, one point a method.
+    """Plot mAP over queries per second, one point per method.
+
+    Args:
+        records: The records.
+        path: The PNG file to write.
+        map_at: The k of mAP@k, for the label of the axis.
+
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -52,7 +63,7 @@ def plot_quality_over_speed(records: Sequence[Record], path: Path, *, map_at: in
     _save(figure, path)
 
 
-def plot_neighbours(
+def plot_neighbors(
     queries: Sequence[Path],
     results: Mapping[str, Ids],
     database: Sequence[Path],
@@ -60,13 +71,15 @@ def plot_neighbours(
     correct: Callable[[int, int], bool],
     path: Path,
 ) -> None:
-    """Query images with their best items, one block of columns a method, wrong ones framed in red.
+    """Plot query images with their best items, one block of columns per method.
+
+    Items of another class have a red frame.
 
     Args:
-        queries: One image a row of the picture.
-        results: By name of the method: rows of ``database``, (queries, k), best first.
+        queries: Images of the queries, one for each row of the plot.
+        results: For each method, by name, the rows of ``database``, int64 (queries, k), best first.
         database: Images of the items.
-        correct: Takes the number of a query and of an item.
+        correct: Whether an item is correct, given the number of the query and of the item.
         path: The PNG file to write.
 
     Raises:
@@ -115,7 +128,7 @@ def plot_neighbours(
 
 
 def _styles(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Learned codes in red, told apart by the line; exact floats in black; others in colours."""
+    """Learned codes in red with different lines, exact floats in black, others in other colors."""
     colors, lines = itertools.cycle(_OTHERS), itertools.cycle(["-", "--", ":", "-."])
     styles: list[dict[str, Any]] = []
     for record in records:

@@ -15,13 +15,13 @@ from .runner import BenchSettings, Record
 
 
 def make_table(records: Sequence[Record], settings: BenchSettings) -> Table:
-    """A table of the records; columns that no record fills are left out."""
+    """A table of the records, without the columns that no record fills."""
     recalls = [k for k in settings.recall_at if any(k in r.recall_float for r in records)]
-    labelled = any(r.mean_average_precision is not None for r in records)
+    labeled = any(r.mean_average_precision is not None for r in records)
     table = Table(title_justify="left", header_style="bold")
     table.add_column("method")
     headers = ["bits", "bytes"]
-    if labelled:
+    if labeled:
         headers += [f"mAP@{settings.map_at}", f"P@{settings.precision_at}"]
     headers += [f"recall@{k}" for k in recalls]
     headers += ["of AQS", "build s", "QPS", "p50 ms", "p99 ms", "batch QPS", "RSS MiB"]
@@ -29,7 +29,7 @@ def make_table(records: Sequence[Record], settings: BenchSettings) -> Table:
         table.add_column(header, justify="right")
     for r in records:
         cells = [r.method, f"{r.bits:g}", f"{r.bytes_per_vector:g}"]
-        if labelled:
+        if labeled:
             cells += [_percent(r.mean_average_precision), _percent(r.precision)]
         cells += [_percent(r.recall_float.get(k)) for k in recalls]
         cells += [
@@ -46,7 +46,13 @@ def make_table(records: Sequence[Record], settings: BenchSettings) -> Table:
 
 
 def to_json(records: Sequence[Record], settings: BenchSettings, **context: Any) -> dict[str, Any]:
-    """Records with settings, machine and versions, as plain values."""
+    """Records with settings, machine and versions, as plain values.
+
+    Args:
+        records: The records.
+        settings: The settings that they were measured with.
+        context: Further plain values, such as the name of the data set.
+    """
     return {
         **context,
         "settings": {**settings.__dict__},
@@ -56,7 +62,7 @@ def to_json(records: Sequence[Record], settings: BenchSettings, **context: Any) 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that is whole or absent."""
+    """Write a JSON file in one step, so that it is never half written."""
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

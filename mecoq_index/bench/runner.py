@@ -1,32 +1,32 @@
 """Run methods over a data set and measure each: quality, speed, size.
 
 Every method sees the same rows in the same random order. Quality and speed are measured apart:
-lists for the metrics come from one search over all queries, times from repeated searches over a
-part of them.
+lists for the metrics come from one search over all queries, times from repeated searches with some
+of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from .._arrays import Codes, Vectors
-from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign
+from .._arrays import Scores, Vectors
+from .._progress import Progress, silent
+from ..baselines.base import Baseline
+from ..baselines.hashing import ITQ, LSH, PCARotation, PCASign, SignHash
 from ..baselines.quantization import OPQ, PQ, ExactCosine
 from ..codebooks import Codebooks, VectorKind
 from ..data.datasets import Dataset
-from ..engines.abilities import Benchable, BitsStore, BitsVariant, Variant
-from ..engines.base import Engine
+from ..engines.abilities import BitsStore, BitsVariant, Variant
 from ..engines.hits import Hits
-from ..engines.registry import get_engine
+from ..engines.registry import DEFAULT_ENGINE
 from ..errors import InvalidInputError
-from ..scoring import block_normalize, decode, encode
+from ..scoring import encode
 from .environment import resident_mib
 from .metrics import (
     average_precision,
@@ -36,8 +36,12 @@ from .metrics import (
     recall_at,
     relevance,
 )
+from .truth import aqs_of, best_aqs, cosine_of
+from .variants import engine_variants
 
-BASELINES = {method.name: method for method in (LSH, PCASign, PCARotation, ITQ, PQ, OPQ)}
+BASELINES: dict[str, type[Baseline]] = {
+    method.name: method for method in (LSH, PCASign, PCARotation, ITQ, PQ, OPQ)
+}
 
 _SINGLE_QUERIES = 200
 _BATCH_QUERIES = 1000
@@ -56,18 +60,26 @@ class BenchSettings:
     repeats: int = 5
     """Timed repeats, after one that is thrown away."""
     seed: int = 0
-    """Seed of the row order and of every method."""
+    """Seed of the row order, of every baseline, and of an engine's option ``seed``."""
+
+    def __post_init__(self) -> None:
+        counts = (self.map_at, self.precision_at, self.repeats, *self.recall_at)
+        if not self.recall_at or min(counts) < 1:
+            raise InvalidInputError(
+                "map_at, precision_at, repeats and every k of recall_at must be at least 1, and "
+                f"recall_at must not be empty, got {self}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What was measured of one method. Scores are fractions; None is: not measurable here."""
+    """What was measured of one method. Scores are fractions; None without labels."""
 
     method: str
     bits: float
     bytes_per_vector: float
     build_seconds: float
-    """Fitting (baselines) or nothing (learned codebooks), encoding and filling the index."""
+    """Fitting, encoding and filling the index. Learned codebooks are fitted beforehand."""
     mean_average_precision: float | None
     precision: float | None
     recall_float: dict[int, float]
@@ -81,7 +93,7 @@ class Record:
     batch_queries_per_second: float
     """All timed queries in one call, median of the repeats."""
     resident_mib: float | None
-    """Memory of the whole process after the index was built."""
+    """Memory of the whole process after the index was built; None if the system does not tell."""
     details: dict[str, Any] = field(default_factory=dict)
     curve: dict[str, list[float]] = field(default_factory=dict)
     """Precision over recall, where labels are given."""
@@ -98,115 +110,111 @@ class _Searcher(Protocol):
     def bytes_per_vector(self) -> float: ...
 
 
-_Store = Callable[[Any, Vectors], AbstractContextManager[_Searcher]]
-
-
 def run_bench(
     dataset: Dataset,
     codebooks: Codebooks,
     *,
-    engine: str = "faiss",
-    factories: Sequence[str] = ("MeCoQ",),
+    engine: str = DEFAULT_ENGINE,
+    options: Sequence[Mapping[str, Any]] = ({},),
     baselines: Sequence[str] = tuple(BASELINES),
-    options: Mapping[str, Any] | None = None,
     given: VectorKind | None = None,
     settings: BenchSettings | None = None,
-    on_method: Callable[[str], None] | None = None,
+    on_progress: Progress = silent,
 ) -> list[Record]:
     """Measure learned codebooks in an engine, baselines at equal bits, and exact floats.
-
-    An engine that can hold packed bits is measured with those of ITQ as well.
 
     Args:
         dataset: Features of the width that the codebooks' projection takes, or embeddings (n, D).
         codebooks: The learned codebooks.
         engine: Name of the engine that searches by them.
-        factories: Factory strings for the ``faiss`` engine; other engines have one layout.
-        baselines: Names out of `BASELINES`; all of them are searched in this process.
-        options: Of the engine's stage ``bench``, by name.
+        options: Sets of the engine's options of the stage ``bench``, by name, each measured by
+            itself: for FAISS ``[{"factory": "MeCoQ"}, {"factory": "IVF64,MeCoQ", "nprobe": 8}]``.
+        baselines: Names out of `BASELINES`, whose codes are searched in this process.
         given: Whether the data set holds features or embeddings; told by the width if None.
         settings: What is measured.
-        on_method: Called with each method's name before it runs.
+        on_progress: Called with the name of the method under way, methods done, methods in all.
 
     Returns:
-        One record a method: learned ones first, exact floats last.
+        One record a method: those in the engine first, exact floats last.
 
     Raises:
-        InvalidInputError: If names are unknown, or data set and codebooks do not fit together, or
-            the engine cannot hold the codes.
+        InvalidInputError: If names or options are unknown, data set and codebooks do not fit
+            together, or the engine cannot hold the codes.
         ServerError: If a server is out of reach, refuses, or fails.
+    """
+    settings = settings or BenchSettings()
+    variants = engine_variants(
+        engine, codebooks, options, items=len(dataset.database), seed=settings.seed
+    )
+    return measure(
+        dataset,
+        codebooks,
+        variants,
+        baselines=baselines,
+        given=given,
+        settings=settings,
+        on_progress=on_progress,
+    )
+
+
+def measure(
+    dataset: Dataset,
+    codebooks: Codebooks,
+    variants: Mapping[str, Variant | BitsVariant],
+    *,
+    baselines: Sequence[str] = tuple(BASELINES),
+    given: VectorKind | None = None,
+    settings: BenchSettings | None = None,
+    on_progress: Progress = silent,
+) -> list[Record]:
+    """Measure variants of engines, see `run_bench` for the other arguments.
+
+    Args:
+        dataset: The data set.
+        codebooks: The learned codebooks.
+        variants: What to measure, by the names of the rows. A `Variant` is given learned codes, a
+            `BitsVariant` the bits of ITQ.
+        baselines: Names out of `BASELINES`.
+        given: What the data set holds.
+        settings: What is measured.
+        on_progress: Called before each method, and at the end.
+
+    Returns:
+        One record a method: variants first, exact floats last.
+
+    Raises:
+        InvalidInputError: If names are unknown, or data set and codebooks do not fit together.
     """
     settings = settings or BenchSettings()
     if unknown := sorted(set(baselines) - BASELINES.keys()):
         raise InvalidInputError(f"unknown baselines {unknown}; choose from {sorted(BASELINES)}.")
-    variants = engine_variants(engine, codebooks, factories, options, settings.seed)
-    dataset = dataset.shuffled(settings.seed)
-    bench = _Bench(dataset, codebooks, given, settings)
-    notify = on_method or (lambda name: None)
-    records = []
-    for name, variant in variants.items():
-        notify(name)
-        if isinstance(variant, BitsVariant):
-            store = partial(_hashed, variant)
-            records.append(bench.baseline(ITQ.name, store, called=name))
-        else:
-            records.append(bench.learned(name, variant))
-    for name in baselines:
-        notify(name)
-        records.append(bench.baseline(name))
-    notify(ExactCosine.name)
-    records.append(bench.exact())
-    return records
-
-
-def engine_variants(
-    engine: str,
-    codebooks: Codebooks,
-    factories: Sequence[str] = ("MeCoQ",),
-    options: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> dict[str, Variant | BitsVariant]:
-    """The variants of an engine to measure, by the names of their rows.
-
-    Raises:
-        InvalidInputError: If the engine cannot hold codes of these codebooks.
-        ServerError: If a server is out of reach or refuses the credentials.
-    """
-    kind = get_engine(engine)
-    if isinstance(kind, Benchable):
-        found: dict[str, Variant | BitsVariant] = {}
-        for name, variant in kind.bench_variants(codebooks, **(options or {})).items():
-            method = ITQ.name if isinstance(variant, BitsVariant) else "MeCoQ"
-            found[f"{method} ({engine}, {name})"] = variant
-        return found
-    if engine != "faiss":
-        return {f"MeCoQ ({engine})": partial(_in_process, engine, {})}
-    return {
-        f"MeCoQ ({engine}, {factory})": partial(
-            _in_process, engine, {"factory": factory, "seed": seed}
+    if not len(dataset.database) or not len(dataset.queries):
+        raise InvalidInputError(
+            f"there must be items and queries to measure, got {len(dataset.database)} and "
+            f"{len(dataset.queries)}."
         )
-        for factory in factories
-    }
-
-
-@contextmanager
-def _in_process(
-    engine: str, options: dict[str, Any], codebooks: Codebooks, codes: Codes
-) -> Iterator[Engine]:
-    yield get_engine(engine).build(codebooks, codes, **options)
-
-
-@contextmanager
-def _hashed(variant: BitsVariant, method: Any, x: Vectors) -> Iterator[_Searcher]:
-    with variant(method.encode(x)) as stored:
-        yield _HashedQueries(method, stored)
+    bench = _Bench(dataset.shuffled(settings.seed), codebooks, given, settings)
+    methods: dict[str, Callable[[str], Record]] = {}
+    for name, variant in variants.items():
+        if isinstance(variant, BitsVariant):
+            methods[name] = partial(bench.hashed, variant)
+        else:
+            methods[name] = partial(bench.learned, variant)
+    methods |= dict.fromkeys(baselines, bench.baseline)
+    methods[ExactCosine.name] = bench.exact
+    records: list[Record] = []
+    for name, method in methods.items():
+        on_progress(name, len(records), len(methods))
+        records.append(method(name))
+    on_progress("done", len(records), len(methods))
+    return records
 
 
 @dataclass(frozen=True, eq=False)
 class _HashedQueries:
     """Packed bits that are searched with vectors, as other methods are."""
 
-    method: Any
+    method: SignHash
     stored: BitsStore
 
     def search(self, q: Vectors, k: int, /) -> Hits:
@@ -215,12 +223,6 @@ class _HashedQueries:
     @property
     def bytes_per_vector(self) -> float:
         return self.stored.bytes_per_vector
-
-
-@contextmanager
-def _in_itself(method: Any, x: Vectors) -> Iterator[_Searcher]:
-    method.add(x)
-    yield method
 
 
 class _Bench:
@@ -234,44 +236,54 @@ class _Bench:
         settings: BenchSettings,
     ) -> None:
         self.dataset, self.codebooks, self.settings = dataset, codebooks, settings
-        self.z = codebooks.embed(dataset.database, given=given)
+        z = codebooks.embed(dataset.database, given=given)
         self.zq = codebooks.embed(dataset.queries, given=given)
         self.depth = min(settings.map_at, len(dataset.database))
         self.cosine = ExactCosine.fit(dataset.database)
         self.cosine.add(dataset.database)
-        self.best_cosine = self.cosine.search(dataset.queries, max(settings.recall_at))
-        self.best_aqs: Hits | None = None
-
-    def learned(self, name: str, making: Variant) -> Record:
+        self.best_cosine = self.cosine.search(dataset.queries, max(settings.recall_at)).scores
         started = time.perf_counter()
-        codes = encode(self.z, self.codebooks)
-        with making(self.codebooks, codes) as built:
-            seconds = time.perf_counter() - started
-            if self.best_aqs is None:
-                # Exact like the numpy engine, and a matrix product instead of table look-ups.
-                reference = get_engine("torch").build(self.codebooks, codes, device="cpu")
-                self.best_aqs = reference.search(self.zq, max(self.settings.recall_at))
+        self.codes = encode(z, codebooks)
+        self.encode_seconds = time.perf_counter() - started
+        self.best_aqs = best_aqs(self.zq, self.codes, codebooks, max(settings.recall_at))
+
+    def learned(self, variant: Variant, name: str) -> Record:
+        """Measure learned codes in an engine."""
+        started = time.perf_counter()
+        with variant(self.codebooks, self.codes) as engine:
             return self._measure(
                 name,
-                built,
+                engine,
                 self.zq,
-                seconds,
+                self.encode_seconds + time.perf_counter() - started,
                 bits=self.codebooks.bits,
-                best_aqs=self.best_aqs,
-                details=built.describe(),
+                is_learned=True,
+                details=engine.describe(),
             )
 
-    def baseline(self, name: str, store: _Store = _in_itself, called: str = "") -> Record:
-        bits = int(self.codebooks.bits)
+    def hashed(self, variant: BitsVariant, name: str) -> Record:
+        """Measure the bits of ITQ at the place of an engine."""
+        bits, x = int(self.codebooks.bits), self.dataset.database
         started = time.perf_counter()
-        method = BASELINES[name].fit(self.dataset.database, bits, seed=self.settings.seed)
-        with store(method, self.dataset.database) as searcher:
+        method = ITQ.fit(x, bits, seed=self.settings.seed)
+        with variant(method.encode(x)) as stored:
             seconds = time.perf_counter() - started
-            return self._measure(called or name, searcher, self.dataset.queries, seconds, bits=bits)
+            searcher = _HashedQueries(method, stored)
+            return self._measure(name, searcher, self.dataset.queries, seconds, bits=bits)
 
-    def exact(self) -> Record:
+    def baseline(self, name: str) -> Record:
+        """Measure a baseline in this process."""
+        bits, x = int(self.codebooks.bits), self.dataset.database
+        started = time.perf_counter()
+        method = BASELINES[name].fit(x, bits, seed=self.settings.seed)
+        method.add(x)
+        seconds = time.perf_counter() - started
+        return self._measure(name, method, self.dataset.queries, seconds, bits=bits)
+
+    def exact(self, name: str) -> Record:
+        """Measure exact floats."""
         bits = 32 * self.dataset.database.shape[1]
-        return self._measure(self.cosine.name, self.cosine, self.dataset.queries, 0.0, bits=bits)
+        return self._measure(name, self.cosine, self.dataset.queries, 0.0, bits=bits)
 
     def _measure(
         self,
@@ -281,7 +293,7 @@ class _Bench:
         build_seconds: float,
         *,
         bits: float,
-        best_aqs: Hits | None = None,
+        is_learned: bool = False,
         details: dict[str, Any] | None = None,
     ) -> Record:
         resident = resident_mib()
@@ -293,7 +305,7 @@ class _Bench:
             bytes_per_vector=searcher.bytes_per_vector,
             build_seconds=build_seconds,
             recall_float=self._recall(hits, self.best_cosine, self._cosine_of),
-            recall_aqs={} if best_aqs is None else self._recall(hits, best_aqs, self._aqs_of),
+            recall_aqs=self._recall(hits, self.best_aqs, self._aqs_of) if is_learned else {},
             resident_mib=resident,
             details=details or {},
             curve=curve,
@@ -314,23 +326,19 @@ class _Bench:
         return quality, {"recall": recall.tolist(), "precision": precision.tolist()}
 
     def _recall(
-        self, hits: Hits, best: Hits, true_score: Callable[[Hits, int], Vectors]
+        self, hits: Hits, best: Scores, true_scores: Callable[[Hits, int], Scores]
     ) -> dict[int, float]:
-        result = {}
-        for k in self.settings.recall_at:
-            if k <= self.depth:
-                result[k] = recall_at(hits.ids, true_score(hits, k), best.scores, k)
-        return result
+        return {
+            k: recall_at(hits.ids, true_scores(hits, k), best, k)
+            for k in self.settings.recall_at
+            if k <= self.depth
+        }
 
-    def _cosine_of(self, hits: Hits, k: int) -> Vectors:
-        return _pairwise(
-            self.dataset.queries, self.dataset.database, hits.ids[:, :k], normalize=True
-        )
+    def _cosine_of(self, hits: Hits, k: int) -> Scores:
+        return cosine_of(self.dataset.queries, self.dataset.database, hits.ids[:, :k])
 
-    def _aqs_of(self, hits: Hits, k: int) -> Vectors:
-        codes = encode(self.z, self.codebooks)
-        queries = block_normalize(self.zq, self.codebooks.M)
-        return _pairwise(queries, decode(codes, self.codebooks), hits.ids[:, :k], normalize=False)
+    def _aqs_of(self, hits: Hits, k: int) -> Scores:
+        return aqs_of(self.zq, self.codes, self.codebooks, hits.ids[:, :k])
 
     def _speed(self, searcher: _Searcher, queries: Vectors) -> dict[str, float]:
         k = min(max(self.settings.recall_at), self.depth)
@@ -356,19 +364,3 @@ class _Bench:
             "queries_per_second": float(np.median(rates)),
             "batch_queries_per_second": float(np.median(batch)),
         }
-
-
-def _pairwise(
-    queries: Vectors, database: Vectors, ids: np.ndarray[Any, Any], *, normalize: bool
-) -> Vectors:
-    """Inner products (or cosines) of each query with the items listed for it, (nq, k)."""
-    scores = np.full(ids.shape, -np.inf, np.float32)
-    for row, (query, listed) in enumerate(zip(queries, ids, strict=True)):
-        items = database[listed]
-        inner = items @ query
-        if normalize:
-            lengths = np.linalg.norm(items, axis=1) * np.linalg.norm(query)
-            inner = np.divide(inner, lengths, out=np.zeros_like(inner), where=lengths > 0)
-        scores[row] = inner
-    scores[ids < 0] = -np.inf
-    return scores

@@ -128,20 +128,44 @@ class Exporter(Protocol):
 
 @runtime_checkable
 class Benchable(Protocol):
-    """An engine that is measured in more than one way, or beside others at the same place."""
+    """An engine that is measured in more than one way, or beside others at the same place.
+
+    Other engines are built once for each set of their options of the stage ``bench``.
+    """
 
     @classmethod
     def bench_variants(
         cls, codebooks: Codebooks, **options: Any
     ) -> Mapping[str, Variant | BitsVariant]:
-        """What to measure, by the name of the row, with its options of the stage ``bench``."""
+        """What to measure, by the name of the row, with its options of the stage ``bench``.
+
+        A `Variant` is given learned codes, and its queries are embeddings. A `BitsVariant` is
+        given the packed bits of a hashing method instead, so that both are measured at one place.
+        """
+        ...
+
+
+class Measured(Protocol):
+    """The part of an engine that a bench uses."""
+
+    @property
+    def bytes_per_vector(self) -> float:
+        """Bytes of index memory per item, ids included."""
+        ...
+
+    def search(self, z: Vectors, k: int) -> Hits:
+        """The k best items for each raw query (nq, D)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for people and logs."""
         ...
 
 
 class Variant(Protocol):
     """Makes an engine for as long as it is measured."""
 
-    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
+    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Measured]:
         """The engine with these codes; what was made for it is gone afterwards."""
         ...
 

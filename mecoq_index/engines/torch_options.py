@@ -9,6 +9,6 @@ OPTIONS = (
         name="device",
         kind=str,
         help="where the codes lie: cpu, cuda, ... [default: CUDA where there is one]",
-        stages=frozenset({"build", "open"}),
+        stages=frozenset({"build", "open", "bench"}),
     ),
 )

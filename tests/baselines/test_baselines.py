@@ -14,8 +14,8 @@ HASHES = [LSH, PCASign, PCARotation, ITQ]
 def clusters(n=600, width=32, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(10, size=n)
-    centres = np.random.default_rng(99).standard_normal((10, width))
-    x = centres[label] + 0.3 * rng.standard_normal((n, width))
+    centers = np.random.default_rng(99).standard_normal((10, width))
+    x = centers[label] + 0.3 * rng.standard_normal((n, width))
     return x.astype(np.float32), label
 
 
@@ -35,7 +35,7 @@ def test_hamming_scores_are_the_bits_that_agree(method):
 
 
 @pytest.mark.parametrize("method", [*HASHES, PQ, OPQ, ExactCosine])
-def test_neighbours_are_of_the_same_cluster(method):
+def test_neighbors_are_of_the_same_cluster(method):
     x, label = clusters(1000)
     q, query_label = clusters(50, seed=1)
     fitted = method.fit(x, 16)

@@ -37,7 +37,10 @@ def case():
 @pytest.fixture(scope="module")
 def records(case):
     return run_bench(
-        *case, factories=["MeCoQ", "IVF4,MeCoQ2x4fs"], baselines=["LSH", "PQ"], settings=SETTINGS
+        *case,
+        options=[{"factory": "MeCoQ"}, {"factory": "IVF4,MeCoQ2x4fs"}],
+        baselines=["LSH", "PQ"],
+        settings=SETTINGS,
     )
 
 
@@ -109,6 +112,29 @@ def test_without_labels_only_recall_and_speed_are_measured(case):
     )
 
 
+def test_options_for_searching_go_to_every_search(case):
+    factory = "IVF4,MeCoQ2x4"
+    options = [{"factory": factory, "nprobe": 4}, {"factory": "MeCoQ2x4fs", "k_factor": 9}]
+    lists, reranked, _ = run_bench(*case, options=options, baselines=[], settings=SETTINGS)
+    assert lists.method == "MeCoQ (faiss, IVF4,MeCoQ2x4, nprobe=4)"
+    assert lists.details["nprobe"] == 4
+    assert lists.recall_aqs == {1: 1.0, 10: 1.0}
+    assert reranked.details["k_factor"] == 9
+    assert reranked.recall_aqs == {1: 1.0, 10: 1.0}  # rounded tables alone miss some
+
+
+def test_progress_counts_methods(case):
+    told = []
+    run_bench(*case, engine="numpy", baselines=["LSH"], settings=SETTINGS,
+              on_progress=lambda *step: told.append(step))  # fmt: skip
+    assert told == [
+        ("MeCoQ (numpy)", 0, 3),
+        ("LSH", 1, 3),
+        ("exact cosine", 2, 3),
+        ("done", 3, 3),
+    ]
+
+
 def test_what_does_not_fit_is_refused(case):
     data, books = case
     with pytest.raises(InvalidInputError, match=r"unknown baselines \['SH'\]; choose from \['ITQ'"):
@@ -118,3 +144,26 @@ def test_what_does_not_fit_is_refused(case):
         InvalidInputError, match="width P=16 or embeddings of width D=8, got width 7"
     ):
         run_bench(narrow, books)
+    with pytest.raises(InvalidInputError, match="items and queries to measure, got 360 and 0"):
+        run_bench(Dataset("mute", data.database, data.queries[:0]), books)
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ([{"factor": "MeCoQ"}], "unknown bench option of the faiss engine 'factor'; did you mean"),
+        ([{}, {"factory": "IVF500,MeCoQ"}], "IVF500 needs at least 500 items"),
+        ([{}, {}], r"two give 'MeCoQ \(faiss\)'. Leave one out"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_measured(case, options, message):
+    told = []
+    with pytest.raises(InvalidInputError, match=message):
+        run_bench(*case, options=options, on_progress=lambda *step: told.append(step))
+    assert told == []
+
+
+@pytest.mark.parametrize("values", [{"recall_at": ()}, {"repeats": 0}, {"recall_at": (0,)}])
+def test_settings_that_measure_nothing_are_refused(values):
+    with pytest.raises(InvalidInputError, match="must be at least 1, and recall_at must not be"):
+        BenchSettings(**values)

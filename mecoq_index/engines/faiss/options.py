@@ -36,14 +36,14 @@ OPTIONS = (
         name="k_factor",
         kind=int,
         help="with FastScan, fetch so many times k items, and rank them again exactly.",
-        stages=frozenset({"search"}),
+        stages=frozenset({"search", "bench"}),
         minimum=1,
     ),
     Option(
         name="ef_search",
         kind=int,
         help="with HNSW over the items, how many of them to keep in view.",
-        stages=frozenset({"search"}),
+        stages=frozenset({"search", "bench"}),
         minimum=1,
     ),
 )
