@@ -1,12 +1,12 @@
 """Searching one FAISS index by AQS: settings per call, filters, ranges, re-ranking.
 
-What FAISS does that a reader would not guess:
+FAISS behaves in ways that a reader would not guess:
 
 - ``nprobe`` and the like on the index are shared by all threads; parameters of a call are not.
 - IndexPQ and flat FastScan take no parameters at all, so no filter: just the allowed codes are put
   into an index of their own.
 - IDMap translates a filter for the index right below it, but Refine hands its parameters on
-  unread, so behind Refine a filter must name rows.
+  unread, so after Refine a filter must name rows.
 - A graph is left after a number of items, allowed or not, so few of those that a filter allows are
   found, or none.
 - FastScan rounds scores to whole numbers above the lowest score there can be, in steps of
@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from ..._arrays import Ids, Scores, Vectors, check_ids, check_vectors
+from ..._arrays import Ids, Scores, Vectors, as_vectors, check_ids
+from ..._optional import import_faiss
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
 from .calls import range_search, search
 from .grammar import FactorySpec
-from .inject import Layers, import_faiss
+from .inject import Layers
 from .items import codes_at, ids_in, item_ids, locate, names_of, plain_index
 from .layout import pack
 
@@ -80,13 +81,14 @@ class Searcher:
         return hits
 
     def _normalized(self, z: Vectors) -> Vectors:
-        """Block-normalised queries; checks z on the way, with as few passes as it takes."""
-        if not isinstance(z, np.ndarray) or z.ndim != 2 or z.shape[1] != self._codebooks.D:
-            check_vectors(z, self._codebooks.D, name="z")
+        """Block-normalized queries; checks z on the way, in as few passes as possible."""
+        ready = isinstance(z, np.ndarray) and z.dtype == np.float32 and z.ndim == 2
+        if not ready or z.shape[1] != self._codebooks.D:
+            z = as_vectors(z, self._codebooks.D, name="z")
         return block_normalize(z, self._codebooks.M)
 
     def _as_aqs(self, queries: Vectors, distances: Scores) -> Scores:
-        """AQS from the squared distances that FAISS's graphs rank by: |q|^2 + M - 2 AQS."""
+        """Return AQS for the squared distances of FAISS's graphs, |q|^2 + M - 2 AQS."""
         lengths = np.einsum("nd,nd->n", queries, queries)
         scores: Scores = (lengths[:, None] + self._codebooks.M - distances) / 2
         return scores
@@ -111,10 +113,10 @@ class Searcher:
                 raise InvalidInputError(f"ef_search is for HNSW indexes, but this is {spec}.")
 
     def check_nprobe(self, nprobe: int) -> int:
-        """Return nprobe if the index has that many lists.
+        """Return nprobe if it is an integer and the index has that many lists.
 
         Raises:
-            InvalidInputError: If it has not, or nprobe is no integer.
+            InvalidInputError: If it is something else.
         """
         if not self._spec.nlist:
             raise InvalidInputError(f"nprobe is for IVF indexes, but this is {self._spec}.")
@@ -133,7 +135,7 @@ class Searcher:
         ef_search: int | None,
         allowed: Ids | None,
     ) -> Any:
-        """FAISS's parameters for one call; None where the index's own settings are meant."""
+        """Return FAISS's parameters for one call; None to use the settings of the index."""
         asked = (nprobe, k_factor, ef_search, allowed)
         nested = self._spec.coarse.startswith("IVF")
         if all(setting is None for setting in asked) and not nested:
@@ -146,7 +148,7 @@ class Searcher:
         inner = None
         if self._spec.nlist:
             nprobe = int(nprobe or core.nprobe)
-            if nested:  # or lists that were asked for would not be found among the upper ones
+            if nested:  # without it, lists to probe may be missed among the upper ones
                 selector["quantizer_params"] = self._upper_parameters(nprobe)
             inner = faiss.SearchParametersIVF(nprobe=nprobe, **selector)
         if self._layers.refine is None:
@@ -156,7 +158,7 @@ class Searcher:
         return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
 
     def _upper_parameters(self, nprobe: int) -> Any:
-        """Of the lists of lists, visit as large a share as of the lists: all of them for all."""
+        """Visit as large a share of the lists of lists as of the lists; all for all."""
         faiss, core = import_faiss(), self._layers.core
         upper = faiss.downcast_index(core.quantizer)
         share = -(-upper.nlist * nprobe // core.nlist)
@@ -169,14 +171,14 @@ class Searcher:
         return import_faiss().IDSelectorBatch(allowed)
 
     def _held(self, allowed: Ids) -> Ids:
-        """Those of the allowed ids that are held, ascending."""
+        """Return the allowed ids that items have, ascending."""
         allowed = check_ids(allowed, np.size(allowed), name="allowed")
         return np.sort(allowed[np.isin(allowed, item_ids(self._layers))])
 
     def _view_among(self, allowed: int, k: int, ef_search: int | None) -> int:
-        """How many items a graph must keep in view to see as many allowed ones as without a filter.
+        """Return how many items a graph must visit to see as many allowed ones as without filter.
 
-        All, and more than are allowed, where there is no graph.
+        Return the number of all items if there is no graph.
         """
         total = int(self._index.ntotal)
         if self._is_flat:
@@ -185,7 +187,7 @@ class Searcher:
         return wanted * total // max(1, allowed)
 
     def _search_among(self, queries: Vectors, k: int, held: Ids) -> Hits:
-        """An exact scan of some items of an index without lists."""
+        """Scan some items of an index without lists exactly."""
         hits = Hits.empty(len(queries), k)
         if not len(held):
             return hits
@@ -220,7 +222,7 @@ class Searcher:
         return hits
 
     def _lists_of(self, queries: Vectors, nprobe: int | None) -> Ids:
-        """The lists (nq, nprobe) that queries look into, -1 for none; 0 where there are none."""
+        """Return the lists (nq, nprobe) that queries visit, -1 for none; 0 in an index without."""
         if not self._spec.nlist:
             return np.zeros((len(queries), 1), np.int64)
         core, nprobe = self._layers.core, int(nprobe or self._layers.core.nprobe)
@@ -230,7 +232,7 @@ class Searcher:
     def _find_lost(
         self, hits: Hits, queries: Vectors, nprobe: int | None, allowed: Ids | None
     ) -> None:
-        """Complete, by exact AQS, the hits of queries for which FastScan found fewer than k."""
+        """Add hits, by exact AQS, to queries for which FastScan found fewer than k."""
         rows = np.flatnonzero(hits.ids[:, -1] < 0)
         for row, lists in zip(rows, self._lists_of(queries[rows], nprobe), strict=True):
             lists = lists[lists >= 0]
@@ -249,7 +251,7 @@ class Searcher:
         return int(core.invlists.list_size(number) if self._spec.nlist else core.ntotal)
 
     def _scores_in(self, lists: Ids, query: Vectors, allowed: Ids | None) -> tuple[Ids, Scores]:
-        """Ids and exact AQS of the items in some lists, for one query (D,)."""
+        """Return ids and exact AQS of the items in some lists, for one query (D,)."""
         tables = lookup_tables(query[None], self._codebooks)
         all_alike = np.ptp(tables, axis=2).max() <= _TABLE_ROUNDING
         found_ids, found_scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
