@@ -161,7 +161,7 @@ NO_ENCODER = "texts need an encoder, but none was given, and these codebooks wer
         (3, "got one int"),
         ([1.0] * 12, r"must have shape \(n, 12\), got \(12,\)"),
         ([[1.0] * 12, [1.0] * 11], "that NumPy cannot turn into one"),
-        ([["a"] * 12], "must be an array of numbers, got list of <U1"),
+        ([["a"] * 12], r"must be .*, got list of <U1"),
         (["a text"], NO_ENCODER),
         ([Path("cat.jpg"), X[0]], r"must be of one kind, got 1 images and 1 vectors\."),
         (X[0], r"must have shape \(n, 12\), got \(12,\)"),
@@ -217,7 +217,7 @@ def test_texts_become_features_where_there_is_a_projection():
     [
         (lambda texts: letters(texts)[:2], "must return one vector for each text, 4, got 2"),
         (lambda texts: letters(texts)[0], r"the encoder's vectors must have shape \(n, D\), got"),
-        (lambda texts: texts, "the encoder's vectors must be an array of numbers, got list of <U"),
+        (lambda texts: texts, r"the encoder's vectors must be .*, got list of <U"),
         (lambda texts: letters(texts)[:, :5], r"must have shape \(n, 12\), got \(4, 5\)"),
     ],
 )

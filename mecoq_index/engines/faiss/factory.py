@@ -208,7 +208,7 @@ def read_index(file: str | os.PathLike[str] | BinaryIO | IOReader, io_flags: int
     there, ``train()`` replaces the codebooks of an index that was read.
 
     Args:
-        file: What ``faiss.write_index`` wrote: a path, an open binary file, or a
+        file: A file that ``faiss.write_index`` wrote: its path, an open binary file, or a
             ``faiss.IOReader``.
         io_flags: FAISS's flags for reading, for instance ``faiss.IO_FLAG_MMAP_IFC`` to map the
             file into memory.

@@ -1,19 +1,18 @@
-"""A FAISS index of learned codes on GPUs: first a twin that GPU FAISS accepts, then its clone.
+"""Copy a FAISS index of learned codes to GPUs: make a twin that GPU FAISS accepts, and clone it.
 
-What GPU FAISS does that a reader would not guess:
+GPU FAISS behaves in ways that a reader would not guess:
 
-- It knows one product-quantizer index, IndexIVFPQ with residuals: ``by_residual = False``, a flat
+- Its only product-quantizer index is IndexIVFPQ with residuals: ``by_residual = False``, a flat
   IndexPQ, FastScan and re-ranking cannot be cloned. Sharding over several GPUs drops
-  ``by_residual = False`` without a word, and throws inside an OpenMP loop, which can end the
-  process. So a twin is checked here, before FAISS sees it.
+  ``by_residual = False`` silently, or ends the process. Twins are therefore checked here first.
 - Residuals of a list whose centroid is zero are the vectors themselves. A flat index becomes
-  several such lists, all of them probed: one list would be one block of threads per query.
+  several such lists, and all of them are probed: one list would be one block of threads per query.
 - Under inner product a list's centroid only adds <query, centroid> to the scores of its items.
-  `LIST_SCALE`, a power of two, leaves the ranking of the lists bit for bit as it was and makes
-  that term vanish in rounding; only a score that is exactly zero can show it, by about 1e-9.
-- The classic implementation wants 8-bit codes. FAISS packs 4-bit codes low nibble first, so a byte
-  of two neighbouring codes is one code of a codebook of the 256 pairs; no code is touched.
-- The lists store ids of one's own, so an IDMap around the index has no work left.
+  `LIST_SCALE`, a power of two, keeps the ranking of the lists bit for bit and makes that term
+  vanish in rounding; it can only be seen in a score of exactly zero, as about 1e-9.
+- The classic implementation requires 8-bit codes. FAISS packs 4-bit codes low nibble first, so a
+  byte of two neighboring codes is a code for a codebook of the 256 pairs; codes are not changed.
+- The lists store arbitrary ids, so an IDMap around the index is not needed.
 - ``use_cuvs`` is always set: its default differs from build to build, and
   ``faiss.should_use_cuvs()`` ends the process where there is no GPU.
 """
@@ -32,23 +31,23 @@ from ...errors import InvalidInputError, MissingDependencyError
 from .calls import reconstruct_n
 from .inject import stored_codewords
 
-# What the centroids of an IVF index are multiplied by in its twin.
+# Factor of the centroids of an IVF index in its twin.
 LIST_SCALE = 2.0**-30
-# Results per query, and lists, that classic GPU FAISS can select from.
+# Limits of classic GPU FAISS: results per query, and lists to probe.
 MAX_K = 2048
 MAX_NPROBE = 2048
-# A list pays for its lookup table, K * D multiplications, once it holds some thousands of items.
+# With some thousands of items a list is worth its lookup table of K * D multiplications.
 _ITEMS_PER_LIST = 8192
 _MAX_FLAT_LISTS = 512
 
 _SUBQUANTIZERS = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 _FLOAT32_MAX = 48  # larger tables fit the shared memory only in float16
-# FAISS's numbers for how items are dealt out to shards.
+# FAISS's numbers for the ways of distributing items over shards.
 _BY_ID, _BY_LIST = 1, 4
 
 
 def legal_subquantizers(*, float16_tables: bool = False) -> tuple[int, ...]:
-    """The M that classic GPU FAISS has kernels for; 4-bit codes may have twice these M."""
+    """Return the M with kernels in classic GPU FAISS; 4-bit codes may have twice these M."""
     return tuple(M for M in _SUBQUANTIZERS if float16_tables or M <= _FLOAT32_MAX)
 
 
@@ -63,22 +62,21 @@ def to_gpu(
     """Copy an index of learned codes to one GPU or several.
 
     Scores are AQS, exact up to float32 rounding (float16 rounding with ``float16_tables``), for
-    queries as the index takes them on the CPU: block-normalised, or features if it holds a
+    the queries of the index on the CPU: block-normalized ones, or features if it holds a
     projection, which stays on the CPU. Missing results have id -1.
 
     Args:
-        index: An index from `index_factory`, or ``FaissEngine.index``; see `gpu_twin`. Not changed,
-            and not needed afterwards. Its ``nprobe`` holds on the GPU.
+        index: An index from `index_factory`, or ``FaissEngine.index``; see `gpu_twin`. It is not
+            changed, and not needed afterwards. Its ``nprobe`` is used on the GPU.
         devices: CUDA device numbers; None for device 0 alone. A number given twice gets two parts.
-        shard: Whether each device gets a part of the items, rather than all of them. Items are
-            dealt out by id modulo the number of devices, or by list where that would be uneven.
+        shard: Whether each device gets a part of the items instead of all of them. The part
+            depends on the id modulo the number of devices, or on the list if that would be uneven.
         use_cuvs: Whether to use NVIDIA cuVS, in a cuVS build, instead of FAISS's own kernels.
         float16_tables: Whether lookup tables are float16: smaller and faster, less exact.
 
     Returns:
         A ``faiss`` index on the devices. Its search takes k up to `MAX_K`, and raises RuntimeError
-        for more. Add to the original and copy it again: cuVS would encode differently, and the
-        lists of a flat index would not stay even.
+        for more. To add items, add to the original, which encodes as before, and copy it again.
 
     Raises:
         InvalidInputError: If the index has no twin (see `gpu_twin`), its M has no kernel, nprobe is
@@ -104,22 +102,20 @@ def to_gpu(
 
 
 def gpu_twin(index: Any) -> Any:
-    """The same items in an index on the CPU of the form that GPU FAISS accepts.
+    """Return an index on the CPU with the same items, of the kind that GPU FAISS accepts.
 
-    Its search gives the ids and scores of ``index``, those of IVF with 8-bit codes bit for bit;
-    ties come in the order of the ids. Codes are copied, never encoded again; beside the twin and
-    the ids of an IDMap this needs the memory of one list.
+    A search in it returns the ids and scores of ``index``, for IVF with 8-bit codes bit for bit;
+    ties are in the order of their ids. Codes are copied, in the memory of one list, not encoded.
 
-    A GPU's coarse quantizer is flat: the centroids of another one (a graph, two levels) are read
-    out into a flat one, which finds the same lists, but always the best ones.
+    Its coarse quantizer is always flat, and finds the best lists instead of probably good ones.
 
     Args:
         index: IndexPQ or IndexIVFPQ of inner product and ``by_residual = False``, with 8-bit codes
-            or an even number of 4-bit codes, maybe inside IDMap and behind linear transforms.
+            or an even number of 4-bit codes; also inside IDMap, linear transforms, normalization.
 
     Returns:
-        ``faiss.IndexIVFPQ`` with ``by_residual = True``, 8-bit codes and the ids that a search of
-        ``index`` returns, behind the same transforms if there are any.
+        ``faiss.IndexIVFPQ`` with ``by_residual = True``, 8-bit codes and the ids that a search in
+        ``index`` returns, after the same transforms if there are any.
 
     Raises:
         InvalidInputError: If ``index`` is of another kind, untrained, or its centroids unreadable.
@@ -138,11 +134,11 @@ def gpu_twin(index: Any) -> Any:
 
 
 def check_twin(twin: Any, *, use_cuvs: bool = False, float16_tables: bool = False) -> None:
-    """Refuse a twin that GPU FAISS would refuse, or would change without a word.
+    """Refuse a twin that GPU FAISS would refuse, or would change silently.
 
     Args:
         twin: An index from `gpu_twin`.
-        use_cuvs: Whether it is for cuVS, which has kernels for every M.
+        use_cuvs: Whether the twin is for cuVS, which has kernels for every M.
         float16_tables: Whether lookup tables are float16.
 
     Raises:
@@ -171,7 +167,7 @@ def check_twin(twin: Any, *, use_cuvs: bool = False, float16_tables: bool = Fals
 
 
 def _gpu_faiss(use_cuvs: bool) -> Any:
-    """The faiss module, if it can use GPUs and, when asked for, cuVS."""
+    """Return the faiss module, if it can use GPUs and, with ``use_cuvs``, cuVS."""
     faiss = import_faiss()
     if not hasattr(faiss, "StandardGpuResources"):
         raise MissingDependencyError(
@@ -187,7 +183,7 @@ def _gpu_faiss(use_cuvs: bool) -> Any:
 
 
 def _check_devices(devices: Sequence[int] | None, available: int) -> list[int]:
-    """The devices as a list of existing numbers."""
+    """Return the numbers of the devices as a list, if all of them exist."""
     if not available:
         raise InvalidInputError(
             "to_gpu needs a CUDA GPU, but FAISS sees none. Check nvidia-smi and "
@@ -202,7 +198,7 @@ def _check_devices(devices: Sequence[int] | None, available: int) -> list[int]:
 
 
 def _unwrap(index: Any) -> tuple[Any, list[Any], Ids | None]:
-    """What wrappers hold, their transforms in order, and ids, if mapped; all die with ``index``."""
+    """Return the core, transforms in order, and mapped ids; valid only while ``index`` lives."""
     faiss = import_faiss()
     transforms: list[Any] = []
     ids: Ids | None = None
@@ -218,7 +214,7 @@ def _unwrap(index: Any) -> tuple[Any, list[Any], Ids | None]:
 
 
 def _map_ids(mapping: Ids | None, ids: Ids) -> Ids:
-    """``mapping[ids]``, or the ids themselves without a mapping."""
+    """Return ``mapping[ids]``, or ``ids`` without a mapping."""
     if mapping is None or not len(ids):
         return ids
     if ids.min() < 0 or ids.max() >= len(mapping):
@@ -231,7 +227,7 @@ def _map_ids(mapping: Ids | None, ids: Ids) -> Ids:
 
 
 def _check_leaf(leaf: Any) -> None:
-    """Refuse an index that has no twin, and name one that has."""
+    """Refuse an index that cannot have a twin, and name one that can."""
     faiss = import_faiss()
     if type(leaf) not in (faiss.IndexPQ, faiss.IndexIVFPQ):
         raise InvalidInputError(
@@ -255,7 +251,7 @@ def _check_leaf(leaf: Any) -> None:
 
 
 def _instead(leaf: Any) -> str:
-    """Which factory string to use in place of a kind of index that no GPU holds."""
+    """Return advice on which factory string a GPU can hold."""
     faiss = import_faiss()
     if isinstance(leaf, (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)):
         string = f"MeCoQ{leaf.pq.M}x{leaf.pq.nbits}"
@@ -269,7 +265,7 @@ def _instead(leaf: Any) -> str:
 
 
 def _flat_twin(leaf: Any, ids: Ids | None) -> Any:
-    """Lists with a zero centroid, filled in turn, all of them probed."""
+    """Return a twin with several lists of zero centroids, filled in turn and all probed."""
     faiss = import_faiss()
     n, width = leaf.ntotal, leaf.code_size
     nlist = min(_MAX_FLAT_LISTS, max(1, -(-n // _ITEMS_PER_LIST)))
@@ -286,7 +282,7 @@ def _flat_twin(leaf: Any, ids: Ids | None) -> Any:
 
 
 def _ivf_twin(leaf: Any, ids: Ids | None) -> Any:
-    """The same lists, with centroids too short to show in a score."""
+    """Return a twin with the same lists, and centroids too short to affect a score."""
     faiss = import_faiss()
     twin = _empty_twin(leaf, _centroids(leaf) * np.float32(LIST_SCALE))
     twin.nprobe = leaf.nprobe
@@ -308,7 +304,7 @@ def _add_entries(twin: Any, number: int, ids: Ids, codes: Codes) -> None:
 
 
 def _centroids(leaf: Any) -> npt.NDArray[np.float32]:
-    """The centroids (nlist, D) of an IVF index; inner product must rank them as it does."""
+    """Return the centroids (nlist, D) of an IVF index whose lists inner product ranks alike."""
     faiss = import_faiss()
     quantizer = faiss.downcast_index(leaf.quantizer)
     kind = type(quantizer).__name__
@@ -319,8 +315,8 @@ def _centroids(leaf: Any) -> npt.NDArray[np.float32]:
             f"{quantizer.ntotal} in {kind}. Train it first."
         )
     try:
-        if not isinstance(quantizer, faiss.IndexIVF):  # which would want a direct map
-            quantizer.reconstruct(0)  # fails where reconstruct_n would end the process
+        if not isinstance(quantizer, faiss.IndexIVF):  # IVF would need a direct map
+            quantizer.reconstruct(0)  # raises where reconstruct_n would end the process
         centroids = reconstruct_n(quantizer, 0, leaf.nlist)
     except RuntimeError as exc:
         raise InvalidInputError(
@@ -337,7 +333,7 @@ def _centroids(leaf: Any) -> npt.NDArray[np.float32]:
 
 
 def _empty_twin(leaf: Any, centroids: npt.NDArray[np.float32]) -> Any:
-    """An IndexIVFPQ with these lists and the leaf's codebooks, in 8-bit form, but no items."""
+    """Return an empty IndexIVFPQ with these lists and the leaf's codebooks, in 8-bit form."""
     faiss = import_faiss()
     codewords = _eight_bit(stored_codewords(leaf))
     quantizer = faiss.IndexFlatIP(leaf.d)
@@ -356,9 +352,9 @@ def _empty_twin(leaf: Any, centroids: npt.NDArray[np.float32]) -> Any:
 
 
 def _eight_bit(codewords: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Codebooks (M, 256, Ds) as they are, or (M, 16, Ds) as (M / 2, 256, 2 * Ds).
+    """Return codebooks (M, 256, Ds) as they are, and (M, 16, Ds) as (M / 2, 256, 2 * Ds).
 
-    Codeword ``low + 16 * high`` is ``low`` of the even codebook in front of ``high`` of the odd.
+    Codeword ``low + 16 * high`` is ``low`` of the even codebook, followed by ``high`` of the odd.
     """
     M, K, Ds = codewords.shape
     if K == 256:
@@ -377,8 +373,7 @@ def _copy_transform(transform: Any) -> Any:
     if not isinstance(transform, faiss.LinearTransform) or not transform.is_trained:
         raise InvalidInputError(
             "a transform before the index must be a normalization or a trained linear map, got "
-            f"{type(transform).__name__}. Apply it to the queries yourself, and pass the index "
-            "without it."
+            f"{type(transform).__name__}. Apply it yourself, and pass the index without it."
         )
     copy = faiss.LinearTransform(transform.d_in, transform.d_out, transform.have_bias)
     faiss.copy_array_to_vector(faiss.vector_to_array(transform.A), copy.A)
@@ -388,10 +383,10 @@ def _copy_transform(transform: Any) -> Any:
 
 
 def _shard_type(twin: Any, shards: int) -> int:
-    """By id modulo the number of shards, FAISS's default, if that is about even; else by list.
+    """Return FAISS's number for sharding by id, its default, if that is about even; else by list.
 
-    Ids of one's own may all be multiples of something, which would fill one GPU, and a negative
-    one, which belongs to no shard, ends the process.
+    Ids that are all multiples of the number of shards would fill a single GPU. A negative id
+    belongs to no shard and ends the process.
     """
     faiss = import_faiss()
     ivf = _unwrap(twin)[0]

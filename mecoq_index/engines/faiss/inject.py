@@ -2,12 +2,12 @@
 
 FAISS behaves in ways that a reader would not guess:
 
-- ``train()`` overwrites the codebooks of an IndexPQ whether or not it is trained. A hot start with
-  no iterations makes it leave them alone (`protect`). That setting, and the one for spherical
-  k-means of the lists, survive ``clone_index``, but not ``write_index``, so they are set again
-  after reading; the codebooks and ``by_residual`` survive both.
-- ``copy_array_to_vector`` resizes its target, so a wrong size is no error but a short table that
-  FAISS then reads beyond. Sizes are compared first.
+- ``train()`` overwrites the codebooks of an IndexPQ even if it is trained. A hot start with no
+  iterations leaves them alone (`protect`). ``clone_index`` keeps that setting and the one for
+  spherical k-means of the lists; ``write_index`` does not, so both are set again after reading.
+  Codebooks and ``by_residual`` are kept by both.
+- ``copy_array_to_vector`` resizes its target. A wrong size therefore raises no error: it makes a
+  short table, and FAISS reads past its end. Sizes are compared first.
 - ``downcast_index`` does not keep the owning index alive. Nothing here outlives its argument.
 """
 
@@ -28,10 +28,10 @@ _UNIT_TOLERANCE = 1e-5
 
 
 def bits_per_code(codebooks: Codebooks) -> int:
-    """Log2 K.
+    """Return log2 K.
 
     Raises:
-        InvalidInputError: If K is no power of two, which FAISS cannot hold.
+        InvalidInputError: If K is not a power of two. FAISS cannot hold such codebooks.
     """
     nbits = codebooks.K.bit_length() - 1
     if 2**nbits != codebooks.K:
@@ -44,7 +44,7 @@ def bits_per_code(codebooks: Codebooks) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """The indexes that one FAISS index is made of; valid only while that index lives.
+    """The nested indexes that make up one FAISS index; valid only while that index lives.
 
     Attributes:
         wrappers: The indexes around the core, outermost first.
@@ -63,7 +63,7 @@ class Layers:
 
     @property
     def pq_holders(self) -> list[Any]:
-        """Every index with a product quantizer: the core or its storage, and the one to re-rank."""
+        """All indexes with a product quantizer: the core or its storage, and one for re-ranking."""
         faiss = import_faiss()
         graph = isinstance(self.core, faiss.IndexHNSWPQ)
         holders = [faiss.downcast_index(self.core.storage) if graph else self.core]
@@ -121,21 +121,21 @@ def layers_of(index: Any) -> Layers:
 
 
 def pq_leaf(index: Any) -> Any:
-    """The index with the product quantizer inside wrappers; valid only while ``index`` lives.
+    """Return the index with the product quantizer; valid only while ``index`` lives.
 
     Raises:
-        InvalidInputError: If there is none.
+        InvalidInputError: If there is no product quantizer at the core.
     """
     return layers_of(index).pq_holders[0]
 
 
 def stored_codewords(index: Any) -> npt.NDArray[np.float32]:
-    """The codewords (M, K, Ds) that a FAISS index holds, as a copy."""
+    """Return a copy of the codewords (M, K, Ds) in a FAISS index."""
     return _codewords(pq_leaf(index).pq)
 
 
 def holds(index: Any, codebooks: Codebooks) -> bool:
-    """Whether every product quantizer in the index holds exactly these codewords."""
+    """Return whether all product quantizers in the index hold exactly these codewords."""
     return all(
         np.array_equal(_codewords(holder.pq), codebooks.codewords)
         for holder in layers_of(index).pq_holders
@@ -148,16 +148,17 @@ def _codewords(pq: Any) -> npt.NDArray[np.float32]:
 
 
 def inject(index: Any, codebooks: Codebooks) -> None:
-    """Write the codebooks into a fresh FAISS index and protect them from ``train()``.
+    """Write the codebooks into a new FAISS index and protect them from ``train()``.
 
-    An index without lists is ready for ``add`` afterwards; an IVF index wants its lists trained.
+    Afterwards an index without lists is ready for ``add``. An IVF index still needs ``train()``
+    for its lists.
 
     Args:
         index: An index made by ``faiss.index_factory``, with inner product, or L2 for HNSW.
         codebooks: The codebooks; M, K and Ds must be those of the index.
 
     Raises:
-        InvalidInputError: If the index holds no product quantizer, or one of another shape.
+        InvalidInputError: If the index has no product quantizer, or one of another shape.
     """
     layers = layers_of(index)
     norms = np.linalg.norm(codebooks.codewords, axis=2)
@@ -170,7 +171,7 @@ def inject(index: Any, codebooks: Codebooks) -> None:
         else:
             holder.is_trained = True
     if layers.is_graph:
-        # The graph is built by distances between codes, and FAISS makes their table in train().
+        # Building the graph takes distances between codes; FAISS makes their table in train().
         layers.pq_holders[0].pq.compute_sdc_table()
     mark_trained(layers)
     protect(index)
@@ -189,7 +190,7 @@ def _write_codewords(pq: Any, codebooks: Codebooks) -> None:
 
 
 def mark_trained(layers: Layers, *, lists: bool = False) -> None:
-    """Say up the chain that the index is trained: one without lists, or one whose lists are."""
+    """Mark the index and its wrappers as trained; with lists, only if ``lists`` is True."""
     if layers.is_ivf and not lists:
         return
     for index in (layers.core, *layers.wrappers):
@@ -199,9 +200,9 @@ def mark_trained(layers: Layers, *, lists: bool = False) -> None:
 def protect(index: Any) -> None:
     """Make ``train()`` leave the codebooks as they are.
 
-    The k-means of the product quantizer starts from the codebooks and runs for no iteration; that
-    of IVF's lists is spherical. Call it again on an index that was read from a file and is to be
-    trained, or read it with `mecoq_index.read_index`, which does.
+    The k-means of the product quantizer starts from the codebooks and runs for no iteration; the
+    k-means of IVF's lists is spherical. Before an index from a file is trained, protect it again,
+    or read it with `mecoq_index.read_index`.
     """
     faiss = import_faiss()
     layers = layers_of(index)

@@ -4,8 +4,8 @@
 ``OUT``                for ``faiss.read_index``
 ``OUT.json``           a note: what goes in, how it is scored, the digest of ``OUT``
 ``OUT.names.json``     names by id, if items have names
-``OUT.projection.npz`` what turns features into embeddings, if the index takes embeddings and the
-                       codebooks have a projection
+``OUT.projection.npz`` the projection of features to embeddings, if the index takes embeddings and
+                       the codebooks have one
 =====================  =======================================================================
 
 A projection file holds ``format``, ``version``, ``fingerprint``, ``M``, ``normalize`` (whether
@@ -75,7 +75,7 @@ def export_index(
         codebooks: The codebooks.
         factory: Layout of an empty index; with IVF it must still be trained.
         engine: Instead of ``factory``: an engine whose items go into the index.
-        takes: What will be added and searched with: ``features`` (n, P) or ``embeddings`` (n, D).
+        takes: Vectors to add and to search with: ``features`` (n, P) or ``embeddings`` (n, D).
             If None, features for a projection that FAISS can apply, which is a linear one;
             embeddings otherwise.
         names: Names of the engine's items by id.
@@ -140,7 +140,7 @@ def export_index(
 
 
 def write_projection(path: str | Path, codebooks: Codebooks) -> None:
-    """Write what turns features into embeddings as an ``.npz`` file, described above.
+    """Write the projection of features to embeddings as the ``.npz`` file described above.
 
     Raises:
         InvalidInputError: If the folder does not exist.
