@@ -235,8 +235,8 @@ class FeatureViews:
             )
         if not 1 <= count <= len(self) - 2:
             raise InvalidInputError(
-                f"held_out must be at least 1 and leave at least 2 of {len(self)} items to train "
-                f"on, got {count}."
+                f"held_out must leave at least 2 of {len(self)} items to train on, and be at least "
+                f"1, got {count}."
             )
         order = np.random.default_rng([seed, 3]).permutation(len(self))
         left_out, kept = order[:count], np.sort(order[count:])
