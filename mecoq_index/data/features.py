@@ -230,7 +230,7 @@ class FeatureViews:
         """
         if self.num_views < 2:
             raise InvalidInputError(
-                "held-out items are measured by two views of each, but there is one: leave "
+                "held-out items are judged by two views of each, but there is one: leave "
                 "patience and held_out at 0, or give (V, n, P) with V of at least 2."
             )
         if not 1 <= count <= len(self) - 2:
