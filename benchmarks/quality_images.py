@@ -142,14 +142,17 @@ def make_maps(
         before = float(clock.read_text()) if clock.exists() and unfinished.exists() else 0.0
         started = time.perf_counter()
 
-        def note_seconds(done: int, of: int) -> None:
+        def note_seconds(text: str, done: int, of: int) -> None:
             with atomic_file(clock) as partial:
                 partial.write_text(str(before + time.perf_counter() - started))
 
+        frozen, size = FrozenMaps(backbone.module), backbone.transform["crop"]
+        with torch.no_grad():
+            width = frozen.eval()(torch.zeros(1, 3, size, size)).shape[1]
         with threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
             found = extract_features(
                 images,
-                replace(backbone, module=FrozenMaps(backbone.module)),
+                replace(backbone, module=frozen, width=width),
                 views=views,
                 augmentation=AUGMENTATION,
                 device="cpu",

@@ -58,7 +58,7 @@ def count_lists(n: int) -> int:
 
 def build(codes: Path, n: int, codebooks: Codebooks, factory: str, out: Path) -> dict[str, Any]:
     """Build a bundle of the first n codes of a file; what its manifest says of it."""
-    from mecoq_index.embed.rows import ArrayRows
+    from mecoq_index.data.reader import ArrayRows
     from mecoq_index.index.build import BuildOptions, build_bundle
 
     rows = ArrayRows(np.load(codes, mmap_mode="r")[:n])

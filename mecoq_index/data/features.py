@@ -248,13 +248,13 @@ class FeatureViews:
         """
         if self.num_views < 2:
             raise InvalidInputError(
-                "held-out items are measured by two views of each, but there is one: leave "
+                "held-out items are judged by two views of each, but there is one: leave "
                 "patience and held_out at 0, or give (V, n, P) with V of at least 2."
             )
         if not 1 <= count <= len(self) - 2:
             raise InvalidInputError(
-                f"held_out must be at least 1 and leave at least 2 of {len(self)} items to train "
-                f"on, got {count}."
+                f"held_out must leave at least 2 of {len(self)} items to train on, and be at least "
+                f"1, got {count}."
             )
         order = np.random.default_rng([seed, 3]).permutation(len(self))
         left_out, kept = order[:count], np.sort(order[count:])

@@ -185,7 +185,7 @@ def test_copies_and_pickles_are_the_same_source():
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_too_many_or_no_items_cannot_be_held_out(count):
-    with pytest.raises(InvalidInputError, match=r"held_out must be at least 1 and leave at least"):
+    with pytest.raises(InvalidInputError, match=r"held_out must leave at least 2 of 10 items"):
         FeatureViews(_numbered()).hold_out(count, 0)
 
 
