@@ -7,19 +7,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .._arguments import check_known
 from .._arrays import Codes, Vectors
 from ..baselines.hashing import ITQ
 from ..codebooks import Codebooks
 from ..engines.abilities import Benchable, BitsVariant, Measured, Variant
-from ..engines.base import Batch, Engine
+from ..engines.base import Engine
+from ..engines.filling import fill
 from ..engines.hits import Hits
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError
 
-_ADDED_AT_A_TIME = 1 << 16
 _SUPPOSED_ITEMS = 1 << 20
 
 
@@ -124,14 +122,8 @@ class InProcess:
 
     @contextmanager
     def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[Measured]:
-        n = len(codes)
-        builder = self.kind.builder(codebooks, n, **self.build_options)
-        if runs := builder.rows_to_train_on(n):
-            builder.train(np.concatenate([codes[first:last] for first, last in runs]))
-        for at in range(0, n, _ADDED_AT_A_TIME):
-            some = codes[at : at + _ADDED_AT_A_TIME]
-            builder.add(Batch(some, range(at, at + len(some)), builder.place(some)))
-        engine: Engine = builder.finish()
+        builder = self.kind.builder(codebooks, len(codes), **self.build_options)
+        engine = fill(builder, codes, range(len(codes)))
         yield _WithOptions(engine, self.search_options) if self.search_options else engine
 
 

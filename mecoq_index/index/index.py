@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arguments import check_known
-from .._arrays import Ids, as_ids, check_ids, check_k
+from .._arrays import Ids, check_ids
 from .._progress import Progress, reported, silent
 from ..codebooks import Codebooks, VectorKind
 from ..data.metadata import Metadata
 from ..data.source import Source
 from ..embed.embedder import Embedder
-from ..engines.abilities import Tunable, Tuned, Verifiable, Verification
-from ..engines.base import Engine, Stage
+from ..engines.abilities import Tunable, Tuned
 from ..engines.registry import DEFAULT_ENGINE, get_engine, options_of
 from ..errors import InvalidInputError
-from ._lock import ReadersWriterLock
 from .build import BuildOptions, Shard
 from .bundle import Bundle
 from .columns import Columns, ItemColumns
+from .contents import Contents
 from .inputs import open_items
 from .making import make_index
 from .merge import merge_bundles
 from .names import Names
+from .opened import OpenedIndex
 from .opening import attach, is_address
-from .results import SearchResults
+from .queries import as_rows
 from .stored import check_place, open_bundle, save_bundle, save_changes
 
-_ALL_FIELDS = "output_fields"
 
-
-class Index:
+class Index(OpenedIndex):
     """Items that are found by AQS, with their names and columns.
 
     Make one with `Index.build`, or open one with `open_index`. Threads may share an index: searches
@@ -50,25 +47,6 @@ class Index:
         >>> [hit.name for hit in index.search([0.9, 0.1, 0.0, 1.0], k=1)[0]]
         ['d']
     """
-
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        names: Names | None = None,
-        columns: ItemColumns | None = None,
-        bundle: Bundle | None = None,
-        address: str | None = None,
-    ) -> None:
-        self._engine = engine
-        self._names = names if names is not None else Names.from_strings([])
-        self._columns = columns if columns is not None else ItemColumns.none()
-        self._bundle, self._address = bundle, address
-        self._is_changed = False
-        self._lock = ReadersWriterLock()
-        self._embedders: dict[tuple[Any, ...], Embedder] = {}
-        self.skipped: Sequence[tuple[int, str]] = ()
-        """Number and reason of the images that the last build or `add` could not read."""
 
     @classmethod
     def build(
@@ -150,112 +128,9 @@ class Index:
                 overwrite=overwrite,
                 on_progress=on_progress,
             )
-        index = cls(made.engine, names=made.names, columns=made.columns, bundle=made.bundle)
+        index = cls(made.engine, contents=made.contents, bundle=made.bundle)
         index.skipped = made.skipped
         return index
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that holds the codes."""
-        return self._engine
-
-    @property
-    def codebooks(self) -> Codebooks:
-        """The codebooks of the items."""
-        return self._engine.codebooks
-
-    @property
-    def names(self) -> Names:
-        """The names of the items, by id; of length 0 if they have none, or the engine has them."""
-        return self._names
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns that items carry."""
-        stored = getattr(self._engine, "columns", None)
-        return tuple(stored()) if self._engine.stores_columns and stored else self._columns.names
-
-    @property
-    def path(self) -> Path | None:
-        """The folder of the index; None in memory and for an index at an address."""
-        return None if self._bundle is None else self._bundle.path
-
-    def __len__(self) -> int:
-        """Number of items."""
-        return len(self._engine)
-
-    def __repr__(self) -> str:
-        return f"Index({self._address or self.path or 'in memory'}: {self.summary()})"
-
-    def summary(self) -> str:
-        """A few words: how many items of how many bytes, and how they are laid out."""
-        described = self._engine.describe()
-        layout = described.get("factory", described.get("profile", ""))
-        return (
-            f"{len(self):,} items of {self._engine.bytes_per_vector:g} bytes, "
-            f"{self._engine.name} {layout}"
-        ).strip()
-
-    @property
-    def address(self) -> str | None:
-        """The address of the items; None for an index in memory or in a folder."""
-        return self._address
-
-    def values(self) -> dict[str, list[Any]]:
-        """Names (as ``name``) and columns that the index keeps, in the order of ascending ids."""
-        named = {"name": list(self._names)} if len(self._names) else {}
-        return {**named, **self._columns.of(self._columns.ids)} if self._columns else named
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values on the index, for people and logs."""
-        return self._engine.describe()
-
-    def search(
-        self,
-        query: Source,
-        k: int = 10,
-        *,
-        given: VectorKind | None = None,
-        backbone: str | None = None,
-        device: str | None = None,
-        workers: int = 0,
-        strict: bool = True,
-        progress: Progress = silent,
-        **options: Any,
-    ) -> SearchResults:
-        """The k best items for each query.
-
-        Args:
-            query: One vector, or vectors (nq, D) or (nq, P), of any float or integer dtype; or an
-                image, a folder, paths, a table, as for `build`.
-            k: Results per query. Fewer items give fewer hits.
-            given: Whether vectors are features or embeddings; told apart by their width if None.
-            backbone: As for `build`, and so are ``device``, ``workers`` and ``strict``.
-            device: See there.
-            workers: See there.
-            strict: See there.
-            progress: Called with (text, done, total) while queries are embedded.
-            options: Options of the engine for searching, of this call only: for FAISS ``nprobe``,
-                ``k_factor``, ``ef_search``; for Milvus ``filter``, ``ef`` and others.
-
-        Returns:
-            `SearchResults`: ``scores, ids = results``; ``results[0]`` are the hits of query 0.
-
-        Raises:
-            InvalidInputError: If the query does not fit the codebooks, or an option is unknown.
-            ServerError: If a server is out of reach, refuses, or fails.
-        """
-        k = check_k(k)
-        self._check_options(options, "search")
-        embedder = self._embedder(given, backbone, device, workers, strict)
-        embedded = embedder.embed(_as_rows(query), on_progress=progress)
-        with self._lock.reading():
-            if self._engine.stores_columns and self.columns:
-                options.setdefault(_ALL_FIELDS, list(self.columns))
-            hits = self._engine.search(embedded.z, k, **options)
-            names, columns = self._names, self._columns
-        queries = embedded.names or [str(row) for row in range(len(embedded.z))]
-        return SearchResults(hits.scores, hits.ids, hits.fields, queries, names, columns)
 
     def add(
         self,
@@ -284,7 +159,7 @@ class Index:
         Raises:
             InvalidInputError: If something does not fit, or an id or a name is taken.
         """
-        embedder = self._embedder(given, backbone, device, workers, strict)
+        embedder = self._embedders.get(given, backbone, device, workers, strict)
         items = open_items(
             source,
             ids=ids,
@@ -296,35 +171,19 @@ class Index:
         encoded = embedder.encode(items, on_progress=progress)
         self.skipped, new = encoded.skipped, encoded.metadata
         with self._lock.writing():
-            numbers = self._numbers_of_new(new, len(encoded.codes))
+            numbers = self._ids_of_new(new, len(encoded.codes))
             if self._engine.stores_columns:
                 named = {} if new.names is None else {"name": new.names}
                 self._engine.add(encoded.codes, numbers, columns={**new.columns, **named})
                 return numbers
-            added_names, added_columns = self._names, self._columns
-            if new.names is not None:
-                added_names = self._names.added(Names.from_strings(new.names, numbers))
-            if new.columns:
-                carried = ItemColumns.from_values(new.columns, numbers)
-                added_columns = self._columns.added(carried) if len(self) else carried
+            if len(self._engine):
+                self._contents.check_new(new)
+            contents = self._contents.added(new, numbers)
             self._engine.add(encoded.codes, numbers)
-            self._names, self._columns, self._is_changed = added_names, added_columns, True
+            self._contents, self._is_changed = contents, True
             return numbers
 
-    def _numbers_of_new(self, new: Metadata, n: int) -> Ids:
-        """The ids of new items, whose names and columns must be like those that are there."""
-        if len(self._engine) and not self._engine.stores_columns:
-            if bool(len(self._names)) != (new.names is not None):
-                raise InvalidInputError(
-                    "the items of this index have names, so new items need names too."
-                    if len(self._names)
-                    else "the items of this index have no names, so new items cannot have any."
-                )
-            if set(self._columns.names) != set(new.columns):
-                raise InvalidInputError(
-                    f"new items must carry the columns {sorted(self._columns.names)}, got "
-                    f"{sorted(new.columns)}."
-                )
+    def _ids_of_new(self, new: Metadata, n: int) -> Ids:
         if new.ids is not None:
             return check_ids(new.ids, n)
         first = int(self._engine.ids().max(initial=-1)) + 1
@@ -340,27 +199,11 @@ class Index:
             InvalidInputError: If a name is unknown, or the engine, as it was built, cannot remove.
         """
         with self._lock.writing():
-            numbers = self._numbers_of(items)
+            numbers = self._contents.ids_of(items)
             removed = self._engine.remove(numbers)
             if self._engine.holds_items and removed:
-                self._names = self._names.without(numbers)
-                self._columns = self._columns.without(numbers)
-                self._is_changed = True
+                self._contents, self._is_changed = self._contents.without(numbers), True
             return removed
-
-    def _numbers_of(self, items: Sequence[str] | npt.ArrayLike) -> Ids:
-        if isinstance(items, str):
-            raise InvalidInputError(
-                f"items must be a sequence of names or ids, got one: {items!r}."
-            )
-        given: list[Any] = list(items)  # type: ignore[arg-type]
-        if given and all(isinstance(item, str) for item in given):
-            if not len(self._names):
-                raise InvalidInputError(
-                    "the items of this index have no names. Give their ids as integers."
-                )
-            return np.unique(self._names.ids_of(given))
-        return np.unique(as_ids(given, name="items"))
 
     def reencode(
         self,
@@ -413,40 +256,18 @@ class Index:
         encoded = embedder.encode(items, on_progress=progress)
         with self._lock.reading():
             ids = np.sort(self._engine.ids())
-            codes = encoded.codes[self._rows_of(ids, encoded.metadata, len(encoded.codes))]
+            contents, n = self._contents, len(encoded.codes)
+            codes = encoded.codes[contents.rows_of(ids, encoded.metadata, n)]
             described = self._engine.describe()
             declared = [o.name for o in self._engine.options if "build" in o.stages]
             options = {name: described[name] for name in declared if name in described}
-            names, columns = self._names, self._columns
         engine = get_engine(self._engine.name).build(
             codebooks, codes, ids if self._engine.keeps_ids else None, **options
         )
-        made = Index(engine, names=names, columns=columns)
+        made = Index(engine, contents=contents)
         if out is not None:
             made.save(out, overwrite=overwrite)
         return made
-
-    def _rows_of(self, ids: Ids, found: Metadata, n: int) -> npt.NDArray[np.intp]:
-        """The rows of a source of n items that the items ``ids`` are in."""
-        rows: dict[Any, int]
-        wanted: list[Any]
-        if found.names is not None and len(self._names):
-            rows = {name: row for row, name in enumerate(found.names)}
-            wanted = [self._names[int(i)] for i in ids]
-        elif found.ids is not None:
-            rows, wanted = {int(i): row for row, i in enumerate(found.ids)}, ids.tolist()
-        elif n == len(ids):
-            return np.arange(len(ids))
-        else:
-            raise InvalidInputError(
-                f"the source must have a row for each of the {len(ids)} items, got {n}."
-            )
-        if missing := [item for item in wanted if item not in rows]:
-            raise InvalidInputError(
-                f"all items must be in the source, but {len(missing)} are not, for instance "
-                f"{missing[0]!r}."
-            )
-        return np.array([rows[item] for item in wanted], np.intp)
 
     def merge(
         self,
@@ -482,15 +303,18 @@ class Index:
                 save_bundle(
                     self._engine,
                     path,
-                    names=self._names,
-                    columns=self._columns,
+                    names=self._contents.names,
+                    columns=self._contents.columns,
                     overwrite=overwrite,
                 )
                 self._bundle = Bundle.open(path)
             elif self._bundle is not None and self._engine.holds_items:
                 if self._is_changed:
                     self._bundle = save_changes(
-                        self._engine, self._bundle, self._names, self._columns
+                        self._engine,
+                        self._bundle,
+                        self._contents.names,
+                        self._contents.columns,
                     )
             elif self._engine.holds_items:
                 raise InvalidInputError("path must name the folder to write, got none.")
@@ -525,8 +349,8 @@ class Index:
         Raises:
             InvalidInputError: If the index has no such setting, or cannot reach the recall.
         """
-        embedder = self._embedder(given, backbone, device, workers, strict)
-        z = embedder.embed(_as_rows(queries)).z
+        embedder = self._embedders.get(given, backbone, device, workers, strict)
+        z = embedder.embed(as_rows(queries)).z
         if not isinstance(self._engine, Tunable):
             raise InvalidInputError(f"an index of {self._engine.name} has no setting to tune.")
         with self._lock.writing():
@@ -537,44 +361,6 @@ class Index:
         if save and self._bundle is not None:
             self.save()
         return tuned
-
-    def verify(self) -> Verification:
-        """Compare what the engine holds and returns with exact scores.
-
-        Raises:
-            InvalidInputError: If the engine cannot be verified: its results are exact, or say so.
-        """
-        if not isinstance(self._engine, Verifiable):
-            raise InvalidInputError(
-                f"an index of {self._engine.name} lies in its own file, which was checked when it "
-                "was opened. Only engines that keep items elsewhere are verified."
-            )
-        return self._engine.verify()
-
-    def _embedder(
-        self,
-        given: VectorKind | None,
-        backbone: str | None,
-        device: str | None,
-        workers: int,
-        strict: bool,
-    ) -> Embedder:
-        """An embedder with these settings; one that was made is kept, and its network with it."""
-        key = (given, backbone, device, workers, strict)
-        if key not in self._embedders:
-            self._embedders[key] = Embedder(
-                self.codebooks,
-                given=given,
-                device=device,
-                workers=workers,
-                strict=strict,
-                backbone=backbone,
-            )
-        return self._embedders[key]
-
-    def _check_options(self, options: Mapping[str, Any], stage: Stage) -> None:
-        known = [o.name for o in self._engine.options if stage in o.stages]
-        check_known(options, known, what=f"{stage} option of the {self._engine.name} engine")
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._address is not None:
@@ -589,8 +375,8 @@ class Index:
             self._engine.name,
             content,
             self.codebooks,
-            self._names,
-            self._columns,
+            self._contents.names,
+            self._contents.columns,
         )
 
 
@@ -618,7 +404,8 @@ def open_index(
     engine, bundle = open_bundle(path, **options)
     if expected is not None:
         bundle.check_codebooks(expected)
-    return Index(engine, names=bundle.names, columns=bundle.columns, bundle=bundle)
+    contents = Contents(bundle.names, bundle.columns)
+    return Index(engine, contents=contents, bundle=bundle)
 
 
 def load_codebooks(codebooks: Codebooks | str | Path) -> Codebooks:
@@ -634,7 +421,7 @@ def _restored(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / kind.file_name
         file.write_bytes(content)
-        return Index(kind.open(file, codebooks), names=names, columns=columns)
+        return Index(kind.open(file, codebooks), contents=Contents(names, columns))
 
 
 def _saved_folder(part: Index | str | Path) -> Path:
@@ -648,14 +435,3 @@ def _saved_folder(part: Index | str | Path) -> Path:
 
 def _shard(shard: Shard | tuple[int, int] | None) -> Shard | None:
     return shard if shard is None or isinstance(shard, Shard) else Shard(*shard)
-
-
-def _as_rows(query: Source) -> Source:
-    """A query as a source: one vector becomes one row."""
-    if isinstance(query, (np.ndarray, list, tuple)) and len(query):
-        numbers = query if isinstance(query, np.ndarray) else None
-        if numbers is None and all(isinstance(v, (int, float, np.number)) for v in query):
-            numbers = np.asarray(query)
-        if numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "fiu":
-            return numbers[None, :]
-    return query

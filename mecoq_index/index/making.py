@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import Codes, Ids
 from .._progress import Progress
 from .._workspace import work_beside
 from ..data.reader import ArrayRows, RowReader
 from ..data.source import ImageItems
 from ..embed.embedder import Embedder
-from ..engines.base import Batch, Builder, Engine
+from ..engines.base import Engine
+from ..engines.filling import fill
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError
 from .build import BuildOptions, build_bundle, check_output_bundle
 from .bundle import Bundle
 from .columns import ItemColumns
+from .contents import Contents
 from .inputs import Items
 from .names import Names
 from .stored import check_place, open_bundle, save_bundle
-
-_ADDED_AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +33,13 @@ class Made:
 
     Attributes:
         engine: The engine with all items.
-        names: The names of the items, by id.
-        columns: The columns of the items, by id.
+        contents: Names and columns of the items, by id.
         bundle: The folder; None in memory.
         skipped: Number and reason of the images that could not be read.
     """
 
     engine: Engine
-    names: Names
-    columns: ItemColumns
+    contents: Contents
     bundle: Bundle | None
     skipped: Sequence[tuple[int, str]]
 
@@ -105,7 +102,7 @@ def make_index(
             on_progress=on_progress,
         )
     engine, bundle = open_bundle(out)
-    return Made(engine, bundle.names, bundle.columns, bundle, skipped)
+    return Made(engine, Contents(bundle.names, bundle.columns), bundle, skipped)
 
 
 def _make_whole(
@@ -136,25 +133,10 @@ def _make_whole(
         stored = dict(metadata.columns)
         if metadata.names is not None:
             stored["name"] = metadata.names
-    engine = _fill(builder, encoded.codes, numbers, stored, on_progress)
-    if kind.stores_columns:
-        names, columns = Names.from_strings([]), ItemColumns.none()
+    engine = fill(builder, encoded.codes, numbers, stored, on_progress)
     bundle = None
     if out is not None:
         save_bundle(engine, out, overwrite=overwrite)
         bundle = Bundle.open(out)
-    return Made(engine, names, columns, bundle, encoded.skipped)
-
-
-def _fill(
-    builder: Builder, codes: Codes, ids: Ids, columns: dict[str, Any], on_progress: Progress
-) -> Engine:
-    n = len(codes)
-    if runs := builder.rows_to_train_on(n):
-        builder.train(np.concatenate([codes[first:last] for first, last in runs]), on_progress)
-    for at in range(0, n, _ADDED_AT_A_TIME):
-        some = slice(at, at + _ADDED_AT_A_TIME)
-        carried = {name: values[some] for name, values in columns.items()}
-        builder.add(Batch(codes[some], ids[some], builder.place(codes[some]), carried))
-        on_progress("adding", min(some.stop, n), n)
-    return builder.finish(on_progress)
+    contents = Contents() if kind.stores_columns else Contents(names, columns)
+    return Made(engine, contents, bundle, encoded.skipped)
