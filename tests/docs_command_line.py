@@ -1,6 +1,6 @@
 """Write docs/command-line.md from what ``--help`` prints.
 
-    python tests/docs_command_line.py
+python tests/docs_command_line.py
 """
 
 from pathlib import Path

@@ -75,7 +75,9 @@ def commands():
 def test_a_command_line_names_commands_and_options_that_exist(line):
     _, name, *words = shlex.split(line)
     options = {o for p in main.commands[name].params for o in p.opts + p.secondary_opts}
-    shown = {o for p in main.commands[name].params if not getattr(p, "hidden", False) for o in p.opts}
+    shown = {
+        o for p in main.commands[name].params if not getattr(p, "hidden", False) for o in p.opts
+    }
     used = {word for word in words if word.startswith("-")}
     assert used <= options, line
     assert used <= shown | {"--help"}, f"{line} shows an old spelling"

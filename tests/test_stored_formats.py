@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from on_disk import add_items
 
 from mecoq_index import codebook_file
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.errors import ArtifactError
 from mecoq_index.index import bundle
 from mecoq_index.index.stored import open_bundle, save_bundle
-from mecoq_index.index.update import add_items
 
 DATA = Path(__file__).parent / "golden"
 QUERY = np.array([[2, 0, 0, -1]], np.float32)

@@ -69,6 +69,11 @@ class Shard:
         return first, n if self.number == self.count else last
 
 
+def as_shard(shard: Shard | tuple[int, int] | None) -> Shard | None:
+    """A shard that is given as an object or as a pair (number, count)."""
+    return shard if shard is None or isinstance(shard, Shard) else Shard(*shard)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What decides the content of the bundle, beside rows and codebooks."""

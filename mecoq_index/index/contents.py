@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Ids, as_ids
+from .._arrays import Ids, distinct_ids
 from ..data.metadata import Metadata
 from ..errors import InvalidInputError
 from .columns import ItemColumns
@@ -81,7 +81,7 @@ class Contents:
                     "the items of this index have no names. Give their ids as integers."
                 )
             return np.unique(self.names.ids_of(given))
-        return np.unique(as_ids(given, name="items"))
+        return distinct_ids(given, name="items")[0]
 
     def rows_of(self, ids: Ids, found: Metadata, n: int) -> npt.NDArray[np.intp]:
         """The rows of a source of n items that the items ``ids`` are in.

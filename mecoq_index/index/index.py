@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,16 @@ from ..embed.embedder import Embedder
 from ..engines.abilities import Tunable, Tuned
 from ..engines.registry import DEFAULT_ENGINE, get_engine, options_of
 from ..errors import InvalidInputError
-from .build import BuildOptions, Shard
+from .build import BuildOptions, Shard, as_shard
 from .bundle import Bundle
-from .columns import Columns, ItemColumns
+from .columns import Columns
 from .contents import Contents
 from .inputs import open_items
 from .making import make_index
 from .merge import merge_bundles
-from .names import Names
 from .opened import OpenedIndex
 from .opening import attach, is_address
+from .pickling import from_bytes, to_bytes
 from .queries import as_rows
 from .stored import check_place, open_bundle, save_bundle, save_changes
 
@@ -106,7 +105,7 @@ class Index(OpenedIndex):
         codebooks = load_codebooks(codebooks)
         if device is not None and any(o.name == "device" for o in options_of(engine)):
             options["device"] = device
-        wanted = BuildOptions(engine=engine, options=options, shard=_shard(shard), given=given)
+        wanted = BuildOptions(engine=engine, options=options, shard=as_shard(shard), given=given)
         embedder = Embedder(
             codebooks, given=given, device=device, workers=workers, strict=strict, backbone=backbone
         )
@@ -231,12 +230,7 @@ class Index(OpenedIndex):
             out: The folder to make; None keeps the new index in memory.
             vector_column: For tables: the column of vectors.
             id_column: For tables: the column of ids or names.
-            given: As for `build`, and so are the others.
-            backbone: See there.
-            device: See there.
-            workers: See there.
-            overwrite: See there.
-            progress: See there.
+            given, backbone, device, workers, overwrite, progress: As for `build`.
 
         Raises:
             InvalidInputError: If an item is not in the source, or the engine keeps items elsewhere.
@@ -300,22 +294,13 @@ class Index(OpenedIndex):
         """
         with self._lock.writing():
             if path is not None:
-                save_bundle(
-                    self._engine,
-                    path,
-                    names=self._contents.names,
-                    columns=self._contents.columns,
-                    overwrite=overwrite,
-                )
+                names, columns = self._contents.names, self._contents.columns
+                save_bundle(self._engine, path, names=names, columns=columns, overwrite=overwrite)
                 self._bundle = Bundle.open(path)
             elif self._bundle is not None and self._engine.holds_items:
                 if self._is_changed:
-                    self._bundle = save_changes(
-                        self._engine,
-                        self._bundle,
-                        self._contents.names,
-                        self._contents.columns,
-                    )
+                    names, columns = self._contents.names, self._contents.columns
+                    self._bundle = save_changes(self._engine, self._bundle, names, columns)
             elif self._engine.holds_items:
                 raise InvalidInputError("path must name the folder to write, got none.")
             self._is_changed = False
@@ -340,11 +325,7 @@ class Index(OpenedIndex):
             recall: The share of the exact k best items to find, ties counted as found.
             k: Results per query that count.
             save: Make the setting found the index's own, and write it to its folder.
-            given: As for `search`, and so are the others.
-            backbone: See there.
-            device: See there.
-            workers: See there.
-            strict: See there.
+            given, backbone, device, workers, strict: As for `search`.
 
         Raises:
             InvalidInputError: If the index has no such setting, or cannot reach the recall.
@@ -367,17 +348,8 @@ class Index(OpenedIndex):
             return open_index, (self._address, self.codebooks)
         if self._bundle is not None and not self._is_changed:
             return open_index, (self._bundle.path.resolve(),)
-        with self._lock.reading(), tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / self._engine.file_name
-            self._engine.save(file)
-            content = file.read_bytes()
-        return _restored, (
-            self._engine.name,
-            content,
-            self.codebooks,
-            self._contents.names,
-            self._contents.columns,
-        )
+        with self._lock.reading():
+            return _restored, (*to_bytes(self._engine), self.codebooks, self._contents)
 
 
 def open_index(
@@ -413,15 +385,9 @@ def load_codebooks(codebooks: Codebooks | str | Path) -> Codebooks:
     return codebooks if isinstance(codebooks, Codebooks) else Codebooks.load(codebooks)
 
 
-def _restored(
-    engine: str, content: bytes, codebooks: Codebooks, names: Names, columns: ItemColumns
-) -> Index:
+def _restored(engine: str, content: bytes, codebooks: Codebooks, contents: Contents) -> Index:
     """The index in memory that was pickled."""
-    kind = get_engine(engine)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / kind.file_name
-        file.write_bytes(content)
-        return Index(kind.open(file, codebooks), contents=Contents(names, columns))
+    return Index(from_bytes(engine, content, codebooks), contents=contents)
 
 
 def _saved_folder(part: Index | str | Path) -> Path:
@@ -431,7 +397,3 @@ def _saved_folder(part: Index | str | Path) -> Path:
     if part.path is None or part._is_changed:
         raise InvalidInputError("an index must be saved to a folder before it is merged.")
     return part.path
-
-
-def _shard(shard: Shard | tuple[int, int] | None) -> Shard | None:
-    return shard if shard is None or isinstance(shard, Shard) else Shard(*shard)

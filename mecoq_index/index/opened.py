@@ -129,10 +129,7 @@ class OpenedIndex:
                 image, a folder, paths, a table, as for `build`.
             k: Results per query. Fewer items give fewer hits.
             given: Whether vectors are features or embeddings; told apart by their width if None.
-            backbone: As for `build`, and so are ``device``, ``workers`` and ``strict``.
-            device: See there.
-            workers: See there.
-            strict: See there.
+            backbone, device, workers, strict: As for `build`.
             progress: Called with (text, done, total) while queries are embedded.
             options: Options of the engine for searching, of this call only: for FAISS ``nprobe``,
                 ``k_factor``, ``ef_search``; for Milvus ``filter``, ``ef`` and others.

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from engines import plug_in
 from engines.plug_in import RemoteEngine, ShelfBuilder, ShelfEngine
+from on_disk import add_items, remove_items
 
 from mecoq_index import scoring
 from mecoq_index.bench.runner import BenchSettings, run_bench
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.data.datasets import Dataset
+from mecoq_index.data.reader import ArrayRows
 from mecoq_index.embed import rows as encoding
-from mecoq_index.embed.rows import ArrayRows
 from mecoq_index.engines import registry
 from mecoq_index.engines.abilities import Tunable
 from mecoq_index.engines.base import Batch
@@ -24,7 +25,6 @@ from mecoq_index.index import build as building
 from mecoq_index.index.build import BuildOptions, Shard, build_bundle
 from mecoq_index.index.merge import merge_bundles
 from mecoq_index.index.stored import open_bundle, save_bundle
-from mecoq_index.index.update import add_items, remove_items
 
 N, SHELVES = 600, 5
 CODEWORDS = np.random.default_rng(0).standard_normal((4, 16, 4))

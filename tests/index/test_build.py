@@ -593,7 +593,9 @@ def test_bundles_with_ids_of_their_own_are_joined(tmp_path, layout):
     ids = np.random.default_rng(5).permutation(10 * N)[:N].astype(np.int64)
     parts = [tmp_path / str(i) for i in range(3)]
     for i, part in enumerate(parts):
-        build_bundle(ArrayRows(CODES[i::3].copy()), BOOKS, part, options_of(layout), **called(ids[i::3]))
+        build_bundle(
+            ArrayRows(CODES[i::3].copy()), BOOKS, part, options_of(layout), **called(ids[i::3])
+        )
     told = []
     merge_bundles(parts, tmp_path / "merged", on_progress=lambda *step: told.append(step))
     engine, _ = open_bundle(tmp_path / "merged")

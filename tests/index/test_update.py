@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("faiss")
 
+from on_disk import add_items, remove_items
+
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.numpy import NumpyEngine
@@ -20,7 +22,6 @@ from mecoq_index.index.bundle import Bundle, Content, update_bundle, write_bundl
 from mecoq_index.index.columns import ItemColumns
 from mecoq_index.index.names import Names
 from mecoq_index.index.stored import open_bundle, save_bundle, save_changes
-from mecoq_index.index.update import add_items, remove_items
 
 REMOVABLE = ["numpy", "MeCoQ,IDMap2", "IVF4,MeCoQ"]
 LAYOUTS = [*REMOVABLE, "MeCoQ", "MeCoQ4x4fs", "IVF4,MeCoQ4x4fs", "IVF4,MeCoQ4x4fs,Refine(MeCoQ)"]
@@ -115,14 +116,14 @@ def test_a_bundle_may_become_empty_and_be_filled_again_otherwise(tmp_path):
 @pytest.mark.parametrize(
     "named,ids,message",
     [
-        (True, None, "have names, so ids must be strings, one for each new item"),
-        (True, np.arange(300, 400), "have names, so ids must be strings, one for each new item"),
-        (False, ["a"] * 100, "have no names, so ids must be an int64 array or left out"),
-        (True, ["a"], "ids must be one an item, 100, got 1"),
+        (True, None, "have names, so new items need names too"),
+        (True, np.arange(300, 400), "have names, so new items need names too"),
+        (False, ["a"] * 100, "have no names, so new items cannot have any"),
+        (True, ["a"], "names must be one an item, 100 in all, got 1"),
         (True, ["a"] * 100, "names must be distinct, but 'a' occurs more than once"),
         (True, [str(i) for i in range(99, 199)], "names must be new, but 1 are taken"),
         (False, np.arange(99, 199), "ids must be new, but 1 are taken already, for instance 99"),
-        (False, np.arange(99), r"ids must have shape \(100,\), got \(99,\)"),
+        (False, np.arange(99), r"ids must be one an item, 100 in all, got 99"),
         (False, np.arange(100) - 1, "ids must not be negative"),
     ],
 )  # fmt: skip
@@ -137,7 +138,7 @@ def test_ids_that_do_not_fit_are_refused_and_change_nothing(tmp_path, named, ids
 def test_codes_that_do_not_fit_are_refused(tmp_path):
     path = make(tmp_path / "x")
     for codes, message in (
-        (CODES[:, :3], r"codes must have shape \(n, 4\), got \(200, 3\)"),
+        (CODES[:, :3], r"codes must have shape \(n, 4\), got a width of 3"),
         (CODES + np.uint8(16), "codes must be below K=16"),
         (CODES.tolist(), "codes must be a uint8 array, got list"),
     ):
@@ -232,7 +233,7 @@ def test_a_second_writer_waits_for_the_first_and_is_refused(tmp_path, monkeypatc
 ADDER = """
 import sys
 import numpy as np
-from mecoq_index.index.update import add_items
+from on_disk import add_items
 from mecoq_index.errors import ArtifactError
 
 path, first = sys.argv[1], int(sys.argv[2])

@@ -26,6 +26,7 @@ from .grammar import FactorySpec, parse
 from .inject import layers_of
 from .items import Adder, batches, codes_at, item_ids, locate
 from .layout import Lists, bytes_per_vector
+from .numbering import Numbering
 from .opening import open_index
 from .options import OPTIONS
 from .search import Searcher
@@ -59,7 +60,7 @@ class FaissEngine:
         self.layers = layers_of(index)
         self._codebooks = codebooks
         self._searcher = Searcher(index, self.layers, spec, codebooks)
-        self._next_id: int | None = None
+        self._numbering = Numbering(self.layers, spec)
 
     @property
     def codebooks(self) -> Codebooks:
@@ -152,14 +153,8 @@ class FaissEngine:
         return cls.empty(codebooks, factory, items=items, nprobe=nprobe)._builder(seed)
 
     def _builder(self, seed: int = 0) -> FaissBuilder:
-        return FaissBuilder(
-            self.index,
-            self.layers,
-            self.spec,
-            self._codebooks,
-            seed=seed,
-            finished=lambda: self,
-        )
+        parts = (self.index, self.layers, self.spec, self._codebooks)
+        return FaissBuilder(*parts, seed=seed, finished=lambda: self)
 
     def builder_alike(self) -> FaissBuilder:
         """A builder of an empty engine with the same layout, lists and nprobe."""
@@ -245,62 +240,23 @@ class FaissEngine:
             codes: uint8, shape (n, M); may be a memory map.
             ids: int64, shape (n,), or a range of n; None for the next free numbers.
             lists: For IVF: the list of each code, shape (n,), where it is known already.
-            on_progress: Told the codes added and in all.
+            on_progress: Called with (text, codes added, codes in all).
 
         Raises:
             InvalidInputError: If codes, ids or lists are malformed, an id is taken, the index
                 cannot keep ids of one's own, or it is IVF and has no lists yet.
         """
         codes = check_codes(codes, self._codebooks.M, self._codebooks.K)
-        found = self._new_ids(ids, len(codes))
+        found = self._numbering.of_new(ids, len(codes), len(self))
         adder = Adder(self.layers, self._codebooks)
         adder.add(codes, found, lists=lists, on_progress=on_progress)
         adder.finish()
-        if len(found):
-            largest = found[-1] if isinstance(found, range) else int(found.max())
-            self._next_id = max(self._next_id or 0, largest + 1)
+        self._numbering.note(found)
 
     @property
     def keeps_ids(self) -> bool:
         """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
         return self.spec.keeps_ids
-
-    def _new_ids(self, ids: Ids | range | None, n: int) -> Ids | range:
-        if not self.keeps_ids:
-            rows = range(len(self), len(self) + n)
-            if ids is not None and not np.array_equal(check_ids(np.asarray(ids), n), rows):
-                raise InvalidInputError(
-                    f"{self.spec} numbers its items itself, so ids must be {len(self)}.."
-                    f"{len(self) + n - 1}. Use '{self.spec},IDMap2' for ids of your own."
-                )
-            return rows
-        free = self._free_id()
-        if ids is None:
-            if free + n > 2**63:
-                raise InvalidInputError(
-                    f"no {n} numbers are free after the largest id, {free - 1}. Give ids."
-                )
-            return range(free, free + n)
-        if isinstance(ids, range):
-            if len(ids) == n and ids.step == 1 and ids.start >= free:
-                return ids
-            ids = np.asarray(ids, np.int64)
-        ids = check_ids(ids, n)
-        if n and ids.min() >= free:
-            return ids
-        held = self.ids()
-        if len(taken := np.intersect1d(ids, held)):
-            raise InvalidInputError(
-                f"ids must be new, but {len(taken)} are taken already, for instance {taken[0]}. "
-                "Remove them first to replace them."
-            )
-        return ids
-
-    def _free_id(self) -> int:
-        """The number after the largest id so far, as far as this engine has seen."""
-        if self._next_id is None:
-            self._next_id = int(self.ids().max(initial=-1)) + 1
-        return self._next_id
 
     def ids(self) -> Ids:
         """The ids of all items, in no particular order."""
@@ -400,7 +356,7 @@ class FaissEngine:
             raise InvalidInputError(
                 f"{spec} cannot remove items. Build with '{able}' to be able to."
             )
-        self._free_id()  # before they are gone: an id is not given twice
+        self._numbering.free()  # before they are gone: an id is not given twice
         return int(self.index.remove_ids(ids))
 
     def save(self, path: Path) -> None:
