@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from cifar10 import PRECISION, run_benchmark, train_and_measure
-from scipy.stats import pearsonr, spearmanr
+from correlation import correlate
 
 from mecoq_index.learn.presets import for_binary, for_features
 
 BITS = 32
 HELD_OUT = 2000
-
-IN_THE_LOSS = ("loss", "temperature", "positive_prior", "memory_size", "batch_size")
 
 CHANGES: dict[str, dict[str, Any]] = {
     "recommended": {},
@@ -68,41 +66,6 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
         for seed in seeds
         for name, config in configs[: 3 if quick else None]
     ]
-
-
-def correlate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Correlation of mAP with the agreement; with the loss too, over runs that share `IN_THE_LOSS`.
-
-    Args:
-        rows: As written by this script; the first has the recommended settings.
-    """
-    base = rows[0]["config"]
-    comparable = [
-        row for row in rows if all(row["config"][name] == base[name] for name in IN_THE_LOSS)
-    ]
-    return {
-        "correlation": {
-            "runs": len(rows),
-            "view_agreement": _with_map(rows, [row["view_agreement"] for row in rows]),
-            "where_losses_compare": {
-                "runs": len(comparable),
-                "view_agreement": _with_map(
-                    comparable, [row["view_agreement"] for row in comparable]
-                ),
-                "contrastive_loss": _with_map(
-                    comparable, [-row["terms"]["contrastive"] for row in comparable]
-                ),
-            },
-        }
-    }
-
-
-def _with_map(rows: list[dict[str, Any]], criterion: list[float]) -> dict[str, float]:
-    quality = [row["map"] for row in rows]
-    return {
-        "pearson": round(float(pearsonr(criterion, quality).statistic), 3),
-        "spearman": round(float(spearmanr(criterion, quality).statistic), 3),
-    }
 
 
 if __name__ == "__main__":

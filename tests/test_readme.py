@@ -1,7 +1,6 @@
-"""README.md is true: its code runs, its commands exist, its numbers are those of the results."""
+"""README.md is true: its code runs, its commands exist."""
 
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -28,12 +27,6 @@ def test_every_command_line_names_commands_and_options_that_exist():
         options = {o for p in main.commands[name].params for o in p.opts + p.secondary_opts}
         used = {word for word in words if word.startswith("-")}
         assert used <= options, line
-
-
-def test_the_page_shows_the_committed_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    script = runpy.run_path(str(ROOT / "benchmarks" / "readme_tables.py"))
-    assert script["fill"](README) == README
 
 
 def test_there_are_exactly_two_commands_for_a_fresh_machine():
