@@ -128,6 +128,7 @@ def test_a_start_that_fails_shows_the_log(installed_milvus, tmp_path):
     assert server.pid is None
 
 
+@pytest.mark.slow
 def test_what_pip_said_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv(module.FOLDER_VARIABLE, str(tmp_path / "cache" / "milvus"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
