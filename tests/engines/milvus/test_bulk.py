@@ -183,16 +183,16 @@ def test_batches_are_put_together_and_counted(tmp_path):
         Batch(CODES[a:b], IDS[a:b], None, {"price": COLUMNS["price"][a:b]})
         for a, b in pairwise(cuts)
     ]
-    told = []
+    reported = []
     note = write_rows(
-        tmp_path / "rows", PROFILES["exact"], batches, rows_per_file=100, on_written=told.append
+        tmp_path / "rows", PROFILES["exact"], batches, rows_per_file=100, on_written=reported.append
     )
     assert [parquet.read_metadata(tmp_path / "rows" / f).num_rows for f in note["files"]] == [
         100,
         100,
         50,
     ]
-    assert told == [10, 130, N]
+    assert reported == [10, 130, N]
     whole = write_parquet(
         tmp_path / "whole", PROFILES["exact"], CODES, IDS, {"price": COLUMNS["price"]}
     )
@@ -335,9 +335,9 @@ def test_an_engine_is_exported_with_its_names_in_the_order_of_ids(tmp_path, monk
     engine = NumpyEngine.build(BOOKS, CODES, IDS)
     order = np.argsort(IDS)
     names = {"name": [COLUMNS["name"][i] for i in order], "year": COLUMNS["year"][order]}
-    told = []
+    reported = []
     note = export(
-        tmp_path / "rows", engine, names, profile="sparse", on_progress=lambda *a: told.append(a)
+        tmp_path / "rows", engine, names, profile="sparse", on_progress=lambda *a: reported.append(a)
     )
     table = read(tmp_path / "rows", note)
     np.testing.assert_array_equal(table["id"], IDS[order])
@@ -345,7 +345,7 @@ def test_an_engine_is_exported_with_its_names_in_the_order_of_ids(tmp_path, monk
     codes = PROFILES["sparse"].codes(vectors(PROFILES["sparse"], table["vector"]))
     np.testing.assert_array_equal(codes, CODES[order])
     assert table["year"].to_pylist() == COLUMNS["year"][order].tolist()
-    assert told == [("writing", 100, N), ("writing", 200, N), ("writing", N, N)]
+    assert reported == [("writing", 100, N), ("writing", 200, N), ("writing", N, N)]
     note = export(tmp_path / "bare", engine, {}, precision="float16")
     assert read(tmp_path / "bare", note).column_names == ["id", "vector"]
     assert note["fields"][1]["type"] == "FLOAT16_VECTOR"

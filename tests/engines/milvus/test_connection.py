@@ -1,4 +1,4 @@
-"""Addresses, credentials, and how failures read; the server is a stand-in that fails as told."""
+"""Connections, credentials, and the words of failures, with a stand-in for the server."""
 
 import logging
 import os
