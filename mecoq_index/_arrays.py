@@ -40,7 +40,7 @@ def as_vectors(x: npt.ArrayLike, width: int | None = None, *, name: str = "x") -
     """
     if isinstance(x, np.ndarray) and x.dtype == np.float32:
         return check_vectors(x, width, name=name)
-    array = _as_numbers(x, "fiu", "numbers", name)
+    array = _as_numbers(x, "fiu", "a float32 array", "Other floats and integers", name)
     with np.errstate(over="ignore"):  # infinities are refused below
         return check_vectors(array.astype(np.float32), width, name=name)
 
@@ -171,7 +171,7 @@ def distinct_ids(ids: npt.ArrayLike, *, name: str = "ids") -> tuple[Ids, npt.NDA
     """
     array = _as_integers(ids, name)
     if array.ndim != 1:
-        raise InvalidInputError(f"{name} must have shape (n,), got {array.shape}.")
+        raise InvalidInputError(f"{name} must have shape ({array.size},), got {array.shape}.")
     wanted, places = np.unique(array, return_inverse=True)
     return check_ids(wanted, len(wanted), name=name), places
 
@@ -190,25 +190,27 @@ def check_k(k: object) -> int:
 
 
 def _as_integers(ids: npt.ArrayLike, name: str) -> Ids:
-    array = _as_numbers(ids, "iu", "integers", name)
+    array = _as_numbers(ids, "iu", "an int64 array", "Other integers", name)
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise InvalidInputError(f"{name} must be below 2**63, got {array.max()}.")
     return array.astype(np.int64, copy=False)
 
 
-def _as_numbers(x: npt.ArrayLike, kinds: str, what: str, name: str) -> npt.NDArray[Any]:
+def _as_numbers(
+    x: npt.ArrayLike, kinds: str, what: str, converted: str, name: str
+) -> npt.NDArray[Any]:
     """Return ``x`` as an array whose dtype is of one of NumPy's ``kinds``."""
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as exc:  # ragged lists, tensors on a GPU
         reason = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise InvalidInputError(
-            f"{name} must be an array of {what}, got {type(x).__name__} that NumPy cannot turn "
-            f"into one ({reason})."
+            f"{name} must be {what}, got {type(x).__name__} that NumPy cannot turn into one "
+            f"({reason})."
         ) from exc
     if not array.size and not isinstance(x, np.ndarray):
         return array.astype(np.float32 if "f" in kinds else np.int64)
     if array.dtype.kind not in kinds:
         got = array.dtype if isinstance(x, np.ndarray) else f"{type(x).__name__} of {array.dtype}"
-        raise InvalidInputError(f"{name} must be an array of {what}, got {got}.")
+        raise InvalidInputError(f"{name} must be {what}, got {got}. {converted} are converted.")
     return array

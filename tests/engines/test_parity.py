@@ -288,7 +288,7 @@ def test_codes_of_ids_that_repeat_are_given_back(name, options, M, K, Ds):
     assert engine.codes(ids[:0]).shape == (0, M)
     with pytest.raises(InvalidInputError, match=r"ids must be .*, but 1 are not, .* 60\."):
         engine.codes(np.array([3, 60, 60]))
-    with pytest.raises(InvalidInputError, match=r"ids must have shape \((4|n),\), got \(2, 2\)"):
+    with pytest.raises(InvalidInputError, match=r"ids must have shape \(4,\), got \(2, 2\)"):
         engine.codes(ids[:4].reshape(2, 2))
-    with pytest.raises(InvalidInputError, match=r"ids must be an .*, got float64"):
+    with pytest.raises(InvalidInputError, match="ids must be an int64 array, got float64"):
         engine.codes(np.zeros(3))

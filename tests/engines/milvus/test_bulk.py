@@ -337,7 +337,11 @@ def test_an_engine_is_exported_with_its_names_in_the_order_of_ids(tmp_path, monk
     names = {"name": [COLUMNS["name"][i] for i in order], "year": COLUMNS["year"][order]}
     reported = []
     note = export(
-        tmp_path / "rows", engine, names, profile="sparse", on_progress=lambda *a: reported.append(a)
+        tmp_path / "rows",
+        engine,
+        names,
+        profile="sparse",
+        on_progress=lambda *a: reported.append(a),
     )
     table = read(tmp_path / "rows", note)
     np.testing.assert_array_equal(table["id"], IDS[order])
