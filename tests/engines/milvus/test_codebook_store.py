@@ -111,6 +111,13 @@ def test_only_codebooks_that_know_more_replace_others(connection):
     assert fetch(connection, BOOKS.fingerprint).backbone.name == "torchvision:vgg16"
 
 
+def test_programs_that_store_codebooks_at_once_do_not_fail(connection):
+    codebook_store._create(connection)
+    codebook_store._create(connection)  # as one that had not seen the other's
+    store(connection, BOOKS)
+    assert_equal(fetch(connection, BOOKS.fingerprint), BOOKS)
+
+
 @pytest.mark.parametrize("limit,kept", [(400, True), (399, False)])
 def test_only_small_weights_of_a_backbone_are_stored(connection, monkeypatch, limit, kept):
     monkeypatch.setattr(codebook_store, "_MOST_WEIGHT_BYTES", limit)
