@@ -1,7 +1,8 @@
-"""Where ``compact`` may fail: rare codewords, small segments, rows that are left out of a scan.
+"""The weak points of ``compact``: rare codewords, small segments, rows left out of a scan.
 
-``compact`` relies on Milvus's own k-means to find the learned codewords again, so what it keeps
-depends on the rows. Scores are compared with AQS; one that is off by more than 0.1 is called wrong.
+``compact`` relies on Milvus's own k-means to find the learned codewords again, so its quality
+depends on the rows. Scores are compared with AQS, and are called wrong if they differ by more than
+0.1.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ DEEP = 1000
 WRONG = 0.1
 TOLERANCE = 1e-4
 RARITIES = (1, 3, 10, 30)
-"""Rows that are left of those that use a codeword, for some codewords of every codebook."""
+"""Numbers of rows to keep of those that use a codeword, for some codewords of each codebook."""
 QUERIES = 200
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Queries to some codes and how these truly rank.
+    """Queries, and the true scores of some codes.
 
     Attributes:
         queries: float32, shape (nq, D).
@@ -50,7 +51,7 @@ class Asked:
 
     @classmethod
     def of(cls, queries: Vectors, codes: Codes, books: Codebooks) -> Asked:
-        """Rank codes."""
+        """Score codes."""
         return cls(queries, aqs(queries, codes, books))
 
     def judge(self, hits: Hits, kept: npt.NDArray[np.bool_] | None = None) -> dict[str, float]:
@@ -69,14 +70,15 @@ class Asked:
 
 
 def thin_out(codes: Codes, K: int) -> tuple[npt.NDArray[np.intp], Codes]:
-    """Rows to keep so that some codewords become rare, and the rarity of each place of a code.
+    """Choose rows such that some codewords become rare.
 
     Args:
         codes: uint8, shape (n, M).
-        K: Codewords of a codebook; few of them are made rare where they are few.
+        K: Codewords per codebook; with few of them, fewer are made rare.
 
     Returns:
-        Kept rows, ascending, and of them (rows, M) the rarity of the codeword used; 0 if ordinary.
+        The rows to keep, ascending, and for each codeword that they use (rows, M) the number of
+        rows that use it, 0 if it is not rare.
     """
     rng = np.random.default_rng(SEED)
     M = codes.shape[1]
@@ -87,7 +89,7 @@ def thin_out(codes: Codes, K: int) -> tuple[npt.NDArray[np.intp], Codes]:
     used = rarity[np.arange(M), codes]
     kept = (used == 0).all(axis=1)
     for m, k in zip(*np.nonzero(rarity), strict=True):
-        # Rows in which this is the only rare codeword: a row counts for one rarity.
+        # Only rows without another rare codeword, so that a row counts for one rarity.
         rows = np.flatnonzero((codes[:, m] == k) & ((used > 0).sum(axis=1) == 1))
         kept[rng.permutation(rows)[: rarity[m, k]]] = True
     rows = np.flatnonzero(kept)
@@ -97,7 +99,7 @@ def thin_out(codes: Codes, K: int) -> tuple[npt.NDArray[np.intp], Codes]:
 def measure_rare(
     connection: Connection, space: Trained, extra_bits: tuple[int, ...]
 ) -> list[dict[str, Any]]:
-    """What becomes of rows with codewords that few rows use, with so many bits above log2 K.
+    """Measure rows whose codewords few rows use, with some numbers of bits above log2 K.
 
     Queries are the embeddings of the rows themselves. A row is kept if its score is right.
     """
@@ -133,9 +135,9 @@ def measure_rare(
 
 
 def measure_segment(connection: Connection, space: Trained, nbits: int, n: int) -> dict[str, Any]:
-    """What Milvus makes of n rows, and what it says it made.
+    """Compare the index of n rows with Milvus's description of it.
 
-    Milvus 2.3 has, for segments without the index, an index of its own that is not exact.
+    Milvus 2.3 has an index of its own, which is not exact, for segments without the index.
     """
     books = space.codebooks
     codes = encode(space.items[:n], books)
@@ -157,7 +159,7 @@ def measure_segment(connection: Connection, space: Trained, nbits: int, n: int) 
 
 
 def measure_skipping(connection: Connection, space: Trained, n: int) -> list[dict[str, Any]]:
-    """Scores where rows are left out of a scan, by pymilvus itself: our layer refuses it."""
+    """Measure scans that leave rows out, by pymilvus itself, because our layer refuses them."""
     books = space.codebooks
     codes = encode(space.items[:n], books)
     asked = Asked.of(space.queries[:QUERIES], codes, books)
@@ -187,9 +189,9 @@ def measure_skipping(connection: Connection, space: Trained, n: int) -> list[dic
 
 
 def shifted(asked: Asked, hits: Hits, kept: npt.NDArray[np.bool_]) -> dict[str, float]:
-    """How wrong hits are, and how many have the score of another row in a certain place.
+    """Count wrong scores, and those that belong to another row.
 
-    The j-th row that is kept is suspected to be given the score of the j-th row that is stored.
+    The hypothesis is that the j-th kept row gets the score of the j-th stored row.
     """
     place = np.cumsum(kept) - 1
     suspected = np.take_along_axis(asked.truth, place[hits.ids], axis=1)

@@ -1,16 +1,16 @@
-"""What does our layer take above pymilvus used directly, for insertion and for search?
+"""How much slower is our layer than pymilvus used directly, for insertion and for search?
 
     python benchmarks/milvus_layer.py --json benchmarks/results/milvus_layer.json
 
 All 60,000 rows of CIFAR-10, profile ``exact``. Both sides insert the same rows in requests of the
 same size, in turns request by request, and search for the same queries in the same batches, in
-turns. pymilvus's side holds decoded vectors already; it makes the dictionaries that pymilvus wants,
-and arrays of the results. AQS needs block-normalised queries, so there are two pymilvus sides to
-search: one that normalises them, which is what our side does, and one that was given them
-normalised.
+turns. pymilvus's side starts from decoded vectors; it makes the dictionaries that pymilvus needs,
+and arrays of the results. AQS needs block-normalized queries, so there are two pymilvus sides for
+search: one that normalizes them, as our side does, and one that starts from normalized queries.
 
-A server answers one insertion in half the time of the next. So what counts for insertion is what
-each side does in this process around pymilvus's call, as a share of pymilvus's whole side.
+The times of a server's answers to equal insertions differ by a factor of two. For insertion, the
+benchmark therefore compares the work of each side in this process around pymilvus's call, as a
+share of pymilvus's whole side.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from mecoq_index.engines.milvus.searching import search
 from mecoq_index.scoring import block_normalize, encode
 
 SEARCHES = ((1, 10), (1, 100), (100, 10), (100, 100))
-"""Queries in one call, and results a query."""
+"""Queries in one call, and results per query."""
 
 Side = Callable[[int], object]
-"""Something to time, told the turn."""
+"""A function to time, called with the number of the turn."""
 
 
 def time_sides(sides: dict[str, Side], turns: int, *, untimed: int) -> dict[str, list[float]]:
-    """Seconds of every side in each turn; sides take turns to be first, too."""
+    """Seconds of every side in each turn; sides also take turns in going first."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(-untimed, turns):
         names = list(sides)
@@ -61,7 +61,7 @@ def time_sides(sides: dict[str, Side], turns: int, *, untimed: int) -> dict[str,
 
 
 def overhead(ours: Sequence[float], plain: Sequence[float]) -> float:
-    """What our side takes above the other: the median of the ratios within a turn."""
+    """The share by which our side is slower: the median of the ratios within a turn, minus 1."""
     return float(ratio_of(list(ours), list(plain))["ratio"]) - 1
 
 
@@ -70,10 +70,10 @@ class Load:
     """Seconds of one load on both sides.
 
     Attributes:
-        ours: Our side, all of it.
-        ours_around: Of these, outside pymilvus's ``insert``.
-        plain: pymilvus's side, all of it.
-        plain_around: Of these, outside ``insert``: making the dictionaries.
+        ours: All of our side.
+        ours_around: The part of it outside pymilvus's ``insert``.
+        plain: All of pymilvus's side.
+        plain_around: The part of it outside ``insert``, which makes the dictionaries.
     """
 
     ours: float
@@ -83,7 +83,7 @@ class Load:
 
     @property
     def overhead(self) -> float:
-        """What our side does in this process above the other, as a share of the other's seconds."""
+        """The extra work of our side in this process, as a share of the other's seconds."""
         return (self.ours_around - self.plain_around) / self.plain
 
 
@@ -97,7 +97,7 @@ class TimedInserts:
         return getattr(self._client, name)
 
     def insert(self, *args: Any, **kwargs: Any) -> Any:
-        """As the client does it."""
+        """Insert with the client."""
         started = time.perf_counter()
         try:
             return self._client.insert(*args, **kwargs)
@@ -140,7 +140,7 @@ def measure_layer(
 
 
 def insert_in_turns(collection: MilvusCollection, codes: Codes) -> Load:
-    """Our side fills an empty collection; after each of its requests, pymilvus fills a copy."""
+    """Fill a collection with our layer, and a copy with pymilvus after each request."""
     copy = new_collection(collection.connection, collection.profile)
     copy.create()
     client, ids = collection.connection.client, np.arange(len(codes), dtype=np.int64)
@@ -229,7 +229,7 @@ def main() -> None:
             for one in row["searches"]:
                 print(
                     f"  batch {one['batch']}, k {one['k']}: {one['overhead']:+.1%} above pymilvus "
-                    f"that normalises, {one['overhead_over_prepared']:+.1%} above one that need not"
+                    f"that normalizes, {one['overhead_over_prepared']:+.1%} above one that does not"
                 )
     write_result(args.json, run, question=question, seed=0, environment=environment)
 

@@ -1,4 +1,4 @@
-"""A Milvus server and a milvus-lite file to measure on, thrown away afterwards."""
+"""A Milvus server and a milvus-lite file to measure on, which are deleted afterwards."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from common import REPOSITORY
 from mecoq_index._arrays import Codes
+from mecoq_index.engines.base import Columns
 from mecoq_index.engines.milvus.collection import MilvusCollection
 from mecoq_index.engines.milvus.connection import Connection, connect
 from mecoq_index.engines.milvus.profile import Profile
-from mecoq_index.engines.milvus.schema import Columns
 
 SERVER, LITE = "server", "lite"
 
@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, eq=False)
 class Filled:
-    """A collection that was filled, and what that took.
+    """A filled collection, and the time that filling took.
 
     Attributes:
         collection: The collection, indexed and loaded.
@@ -44,10 +44,10 @@ class Filled:
 
 @contextmanager
 def open_places(*, without_server: bool) -> Iterator[dict[str, Connection]]:
-    """A server and a file by name; exits with a message where there cannot be a server.
+    """Yield a server and a file by name; exit with a message if there can be no server.
 
     Args:
-        without_server: Whether the file alone will do.
+        without_server: Whether to continue with the file alone.
     """
     server = _load_server_module()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
@@ -56,7 +56,7 @@ def open_places(*, without_server: bool) -> Iterator[dict[str, Connection]]:
             if why := server.unsupported():
                 raise server.MilvusServerError(why)
             started = server.MilvusServer(Path(folder, "server"))
-            # To stop it in good order takes seconds, and its data are thrown away.
+            # Stopping it in good order takes seconds, and its data are deleted anyway.
             running.callback(started.kill)
             started.start()
             places[SERVER] = connect(started.uri, token=started.token)
@@ -73,7 +73,7 @@ def open_places(*, without_server: bool) -> Iterator[dict[str, Connection]]:
 
 
 def _load_server_module() -> Any:
-    """The module of the tests that starts a server; tests are no package to import from."""
+    """The module of the tests that starts a server, loaded by its path."""
     path = REPOSITORY / "tests" / "milvus_server.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -84,7 +84,7 @@ def _load_server_module() -> Any:
 
 
 def new_collection(connection: Connection, profile: Profile) -> MilvusCollection:
-    """A collection, not made yet, under a name that is free."""
+    """A collection with an unused name, not created yet."""
     return MilvusCollection(connection, f"bm_{next(_numbers)}", profile)
 
 

@@ -1,21 +1,20 @@
-"""What does each form of storing learned codes in Milvus cost, and what does it keep?
+"""What does each profile of the Milvus engine cost, and how exact is it?
 
     python benchmarks/milvus_profiles.py --json benchmarks/results/milvus_profiles.json
 
-CIFAR-10: the 50,000 images of the database are stored, and test images, drawn at random, are the
-queries. Codebooks are trained without
-labels, their settings were chosen before (trained.py), and nothing is chosen here. The server is
-the one of the tests, Milvus 2.3.5 in one process; it indexes what it is given at once, and about
-2.5 of the seconds of indexing are its own waiting.
+CIFAR-10: the 50,000 images of the database are stored, and randomly drawn test images are the
+queries. Codebooks are trained without labels, with settings that were chosen before (trained.py);
+nothing is chosen here. The server is that of the tests, Milvus 2.3.5 in one process; it indexes
+rows at once, and waits for about 2.5 of the seconds of indexing.
 
-Recall is of exact AQS over the same codes, by score with a tolerance: codes tie. Beside mAP@1000
-stands the one of exact AQS for the same queries, which are fewer on milvus-lite. ``hamming`` holds
-bits of ITQ on the features, as in quality_cifar10.py, and its recall is of exact Hamming distance.
-Searches are timed in turns, all collections being loaded. Insertion ends when Milvus has taken the
-last row, and indexing when it has indexed and loaded all of them. Bytes are those of the profile's
-own reckoning, ids left out.
+Recall is measured against exact AQS over the same codes, by score with a tolerance, because codes
+tie. The mAP@1000 of exact AQS is given for the same queries, which are fewer on milvus-lite.
+``hamming`` stores bits of ITQ on the features, as in quality_cifar10.py, and its recall is measured
+against exact Hamming distance. Searches are timed in turns while all collections are loaded.
+Insertion ends when Milvus has accepted the last row, and indexing when it has indexed and loaded
+all of them. Bytes are the estimates of the profile, without ids.
 
-Where ``compact`` fails is measured by milvus_compact.py, which this runs.
+milvus_compact.py, which this runs, measures the weak points of ``compact``.
 """
 
 from __future__ import annotations
@@ -63,16 +62,16 @@ class Settings:
 
     Attributes:
         bits: Bits of a code.
-        codewords: Codewords of a codebook; what is not measured for all is measured for the first.
+        codewords: Codewords per codebook; some things are measured for the first number only.
         extra_bits: Bits of the codes of ``compact`` above log2 K.
-        rare_extra_bits: As many, where codewords are rare.
+        rare_extra_bits: The same, for rare codewords.
         queries: Queries on the server.
         lite_queries: Queries on milvus-lite.
         rounds: Rounds in which every collection is timed in turn.
-        sample_seconds: Calls are repeated until they take about this long.
-        skipping_items: Rows where rows are left out of a scan.
-        segments: Bits of Milvus's codes, and numbers of rows around 2 to that power.
-        quick: Train briefly, too.
+        sample_seconds: Seconds for which calls are repeated, about.
+        skipping_items: Rows of the collection that is scanned in part.
+        segments: Bits of Milvus's codes, and numbers of rows around that power of 2.
+        quick: Whether to train briefly as well.
     """
 
     bits: tuple[int, ...] = (64, 32)
@@ -110,13 +109,13 @@ QUICK = Settings(
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Codes, queries for them, and how these truly rank.
+    """Codes, queries for them, and the true scores.
 
     Attributes:
         K: Codewords of a codebook; None for binary codes.
         codes: uint8, shape (n, width of a code).
         labels: Classes of the items (n,).
-        queries: What a profile is asked with, nq of them.
+        queries: nq queries as a profile takes them.
         query_labels: Their classes (nq,).
         truth: float32, shape (nq, n), true scores.
     """
@@ -140,7 +139,7 @@ class Stored:
         return 100 * mean_average_precision(ids, self.labels, self.query_labels[: len(ids)])
 
     def quality(self, collection: MilvusCollection, nq: int) -> dict[str, Any]:
-        """What a collection returns for the first queries, against the truth."""
+        """Compare the results of a collection for the first queries with the truth."""
         queries, truth, best = self.queries[:nq], self.truth[:nq], self.best[:nq]
         row: dict[str, Any] = {"queries": nq}
         for k in (10, 100):
@@ -155,7 +154,7 @@ class Stored:
 
 
 def draw(n: int, nq: int) -> npt.NDArray[np.intp]:
-    """Which queries of n to ask; those of fewer are the first ones of more."""
+    """Draw queries out of n; smaller draws are the beginning of larger ones."""
     return np.random.default_rng(SEED).permutation(n)[:nq]
 
 
@@ -191,7 +190,7 @@ def hashed(bits: int, features: Path | None, settings: Settings) -> Stored:
 
 
 def profiles_of(books: Codebooks, settings: Settings) -> list[tuple[str, Profile]]:
-    """Where, and in which form."""
+    """The places and profiles to measure."""
     bits = books.K.bit_length() - 1
     return [
         (SERVER, Exact(books)),
@@ -205,7 +204,7 @@ def profiles_of(books: Codebooks, settings: Settings) -> list[tuple[str, Profile
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A row of the result, and the collection that it is about."""
+    """A row of the result, and its collection."""
 
     row: dict[str, Any]
     collection: MilvusCollection
@@ -223,7 +222,7 @@ class Measured:
 def measure_filling(
     place: str, connection: Connection, profile: Profile, stored: Stored, settings: Settings
 ) -> Measured:
-    """Fill a collection, and look at what it returns."""
+    """Fill a collection, and compare its results with the truth."""
     filled = fill(connection, profile, stored.codes)
     row = {
         "place": place,
@@ -244,7 +243,7 @@ def measure_filling(
 
 
 def measure_speed(measured: list[Measured], settings: Settings) -> None:
-    """Add to every row how fast its collection answers."""
+    """Add the speed of its collection to every row."""
     for name, batches in (
         ("single", [1] * len(measured)),
         ("batch", [one.batch for one in measured]),
@@ -287,7 +286,7 @@ def measure_profiles(
 def measure(
     places: dict[str, Connection], features: Path | None, settings: Settings, run: dict[str, Any]
 ) -> Iterator[None]:
-    """Fill ``run``; yields where it is worth keeping."""
+    """Fill ``run``; yield when it should be saved."""
     spaces = {K: trained(K, features=features, quick=settings.quick) for K in settings.codewords}
     run["codebooks"] = {f"K={K}": space.codebooks.fingerprint for K, space in spaces.items()}
     first = spaces[settings.codewords[0]]

@@ -1,6 +1,6 @@
-"""One thread in FAISS and torch: the tests' arrays are small, and machines that run them shared.
+"""One thread in FAISS and torch, because the tests' arrays are small and machines are shared.
 
-And the Milvus servers: a real one of the whole session, and Milvus Lite.
+And Milvus: a real server, one for the whole session, and milvus-lite.
 """
 
 import os
@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if {"milvus_server", "installed_milvus"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("milvus")
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +44,16 @@ def installed_milvus():
 
 @pytest.fixture(scope="session")
 def milvus_server(installed_milvus, tmp_path_factory):
-    """The server that the session's tests share, with its `uri` and `token`; not to be stopped."""
+    """The server that all tests of the session share; they must not stop it."""
     server = MilvusServer(tmp_path_factory.mktemp("milvus"))
     server.start()
     yield server
-    server.kill()  # its data are thrown away, and to stop it in good order takes seconds
+    server.kill()  # stopping it in good order takes seconds, and its data are deleted anyway
 
 
 @pytest.fixture
 def lite_uri(tmp_path):
-    """Where Milvus Lite may make its database."""
+    """The path of a milvus-lite file that does not exist yet."""
     pytest.importorskip("pymilvus")
     pytest.importorskip("milvus_lite")
     return str(tmp_path / "lite.db")
@@ -60,6 +61,6 @@ def lite_uri(tmp_path):
 
 @pytest.fixture
 def collection_name(request):
-    """A collection's name that no other test uses, with the test's for whoever reads the log."""
+    """The name of a collection that no other test uses; it begins with the test's name."""
     test = re.sub(r"\W", "_", request.node.name, flags=re.ASCII)
     return f"{test[:80]}_{uuid.uuid4().hex[:8]}"

@@ -1,8 +1,8 @@
-"""A real Milvus for the tests: the standalone server 2.3.5 that PyPI has, in one process.
+"""A real Milvus for the tests: the standalone server 2.3.5 from PyPI, in one process.
 
-The package's own starter decompresses 250 MB into every data folder, leaves the server running when
-it is killed, and two of it cannot run side by side. So what the package holds is unpacked once, and
-the server inside is started directly. Run as a script, this only prepares that.
+The starter in its package decompresses 250 MB into every data folder, leaves the server running
+when it is killed itself, and cannot run twice at the same time. This module therefore unpacks the
+package once and starts the server in it directly. Run as a script, it only unpacks.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ PORTS = (*COMPONENTS, "internal", "etcd", "etcd-peer", "metrics")
 
 
 class MilvusServerError(Exception):
-    """The server cannot be had, or does not start."""
+    """The server cannot be downloaded, or does not start."""
 
 
 def unsupported() -> str | None:
-    """Why there cannot be a server here, if so."""
+    """The reason why no server can run here; None if one can."""
     if (
         sys.platform != "linux"
         or platform.machine() != "x86_64"
@@ -57,16 +57,16 @@ def unsupported() -> str | None:
 
 
 def install() -> Path:
-    """The folder with the unpacked server, which is downloaded (58 MB) where it is missing.
+    """Return the folder with the unpacked server; download it (58 MB) if it is missing.
 
     Raises:
-        MilvusServerError: If it cannot be downloaded; with what pip said.
+        MilvusServerError: If it cannot be downloaded; the message repeats the output of pip.
     """
     folder = _folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock", timeout=900):
         if not folder.exists():
-            # Renamed when it is whole: who is stopped here leaves nothing that looks finished.
+            # It is renamed when it is complete, so that an interruption leaves no partial folder.
             with tempfile.TemporaryDirectory(
                 dir=folder.parent, prefix=f".{folder.name}."
             ) as scratch:
@@ -84,7 +84,7 @@ def _folder() -> Path:
 
 def _download(folder: Path) -> Path:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-    # Without what it depends on, which only its starter needs.
+    # Without its dependencies, which only its starter needs.
     wanted = ("--no-deps", "--only-binary=:all:", "--dest", str(folder), f"milvus=={VERSION}")
     try:
         subprocess.run(
@@ -108,7 +108,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
                 program.chmod(0o755)
         template = archive.read("milvus/data/config.yaml.template").decode()
         (folder / "configs" / "glog.conf").write_bytes(archive.read("milvus/data/glog.conf"))
-    # What the starter would fill in has defaults in the server, or comes from _settings.
+    # Settings that the starter would fill in have defaults in the server, or come from _settings.
     config = re.sub(r"^.*\{\{.*$", "", template, flags=re.MULTILINE)
     (folder / "configs" / "milvus.yaml").write_text(config)
 
@@ -116,12 +116,12 @@ def _unpack(wheel: Path, folder: Path) -> None:
 class MilvusServer:
     """A Milvus standalone server with authorization, on ports and in a folder of its own.
 
-    It listens on every interface, which Milvus has no setting for, except that its etcd does not.
-    It dies with the thread that started it, whatever ends that, so start it in the main thread.
+    It listens on every interface, because Milvus has no setting for that; only its etcd does not.
+    It dies with the thread that started it, however that ends, so start it in the main thread.
 
     Args:
-        data_dir: Where its data, its log and its settings go; made if missing. A server that is
-            started on the data of another one has those.
+        data_dir: The folder for its data, log and settings; made if missing. A server that is
+            started with the folder of an earlier one has the data of that.
     """
 
     token = "root:Milvus"
@@ -143,12 +143,12 @@ class MilvusServer:
 
     @property
     def uri(self) -> str:
-        """The same for every start."""
+        """The address, which is the same for every start."""
         return f"http://{LOOPBACK}:{self._ports['proxy']}"
 
     @property
     def pid(self) -> int | None:
-        """The process of the server, the only one it has, or None where it is not running."""
+        """The only process of the server, or None if it is not running."""
         return self._process.pid if self._process else None
 
     def start(self, timeout: float = 90) -> None:
@@ -157,7 +157,8 @@ class MilvusServer:
         Right after a kill, loading a collection waits for the sessions of the killed server to end.
 
         Raises:
-            MilvusServerError: If it ends or does not answer in time; with the end of its log.
+            MilvusServerError: If it ends, or does not answer in time; the message repeats the end
+                of its log.
         """
         if self._process:
             raise MilvusServerError(f"already running as process {self.pid}")
@@ -174,7 +175,7 @@ class MilvusServer:
             self._process = subprocess.Popen(
                 [*launch, *program], cwd=self.data_dir,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                # Ctrl-C is for the tests, which stop the server when they have ended.
+                # Ctrl-C goes to the tests only, which stop the server when they end.
                 start_new_session=True,
             )  # fmt: skip
         try:
@@ -184,14 +185,14 @@ class MilvusServer:
             raise
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it abruptly, as a crash would."""
         if self._process:
             self._process.kill()
             self._process.wait()
             self._tidy()
 
     def stop(self, grace: float = 5) -> None:
-        """End it in good order, or after that many seconds in bad order."""
+        """End it in good order, or kill it after ``grace`` seconds."""
         if self._process:
             self._process.terminate()
             try:
@@ -209,11 +210,11 @@ class MilvusServer:
 
     @property
     def _alias(self) -> str:
-        """Servers of one alias on a machine exclude each other, by a lock."""
+        """The name of a lock: servers with the same alias cannot run at the same time."""
         return f"mecoq-{self._ports['proxy']}"
 
     def _environment(self, home: Path) -> dict[str, str]:
-        # A variable like LOG_LEVEL is a setting to Milvus: none comes from outside.
+        # Milvus takes variables such as LOG_LEVEL for settings, so most are not passed on.
         environment = dict(_flat(self._settings()))
         environment |= {
             "MILVUSCONF": str(home / "configs"),
@@ -230,7 +231,7 @@ class MilvusServer:
             name: {"ip": LOOPBACK, "port": port[name]} for name in COMPONENTS
         }
         settings["proxy"]["internalPort"] = port["internal"]
-        # Milliseconds. A test does little and then waits, for a flush 3 s by default.
+        # In milliseconds. Tests do little and then wait, by default 3 s for a flush.
         settings["dataCoord"]["segment"] = {"assignmentExpiration": 200}
         settings["proxy"]["timeTickInterval"] = 50
         intervals = ("checkSegmentInterval", "checkChannelInterval", "distPullInterval")
@@ -241,9 +242,9 @@ class MilvusServer:
             "rocksmq": {"path": data / "rocksmq"},
             "common": {
                 "security": {"authorizationEnabled": "true"},
-                # Half an hour by default, which it waits in vain for another node to take over.
+                # Half an hour by default, in which it waits for another node to take over.
                 "gracefulStopTimeout": 1,
-                # Seconds. For so long a killed server's parts stand in the way of the next one's.
+                # In seconds. The parts of a killed server block those of the next one for so long.
                 "session": {"ttl": 10},
             },
         }
@@ -273,8 +274,8 @@ class MilvusServer:
             time.sleep(0.1)
 
     def _silent(self, timeout: float) -> str | None:
-        """Why it does not answer within that time, if so."""
-        try:  # first, because pymilvus logs each connection that it does not get
+        """The reason why it does not answer within that time; None if it does."""
+        try:  # first, because pymilvus logs every failed connection
             socket.create_connection((LOOPBACK, self._ports["proxy"]), timeout=1).close()
         except OSError as error:
             return str(error)
@@ -295,7 +296,7 @@ class MilvusServer:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             text = log.read().decode(errors="replace")
-        # Where Go panics it says why before it says what every goroutine was doing.
+        # A panic of Go gives the reason first, and then the state of every goroutine.
         lines = text.split("\ngoroutine ")[0].splitlines()[-30:]
         return "\n".join([f"the end of {self.log}:", *(line[:400] for line in lines)])
 
@@ -309,7 +310,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports below those that outgoing connections take, which might take them before a restart."""
+    """Free ports that outgoing connections, which use higher ones, cannot take before a restart."""
     found: list[int] = []
     for port in random.SystemRandom().sample(range(20_000, 32_000), 12_000):
         with socket.socket() as probe:
@@ -324,10 +325,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _launch(parent: str, environment: str, *program: str) -> None:
-    """Become the server, and let the kernel end it with the process that wanted it."""
+    """Become the server, and let the kernel end it together with the parent process."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() == int(parent):  # else that has ended already
+    if os.getppid() == int(parent):  # otherwise the parent has ended already
         os.execve(program[0], program, json.loads(environment))
 
 

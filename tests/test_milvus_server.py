@@ -1,4 +1,4 @@
-"""The server that other tests rely on: it is the one it says, guarded, and survives its kills."""
+"""The server that other tests rely on: its version, its authorization, and its kills."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ def fill(client, name):
 
 
 def largest(client, name):
-    """The item with the largest inner product with a query that wants the first coordinate."""
+    """The item with the largest first coordinate, by inner product."""
     (hits,) = client.search(name, [[1.0, 0, 0, 0]], limit=1, consistency_level="Strong")
     return hits[0]["id"], hits[0]["distance"]
 
@@ -52,7 +52,7 @@ def test_it_answers(milvus_server):
 
 
 def test_it_refuses_a_wrong_token(milvus_server):
-    # Which is all that pymilvus 3 says of it.
+    # pymilvus 3 gives no more details.
     with pytest.raises(pymilvus.MilvusException, match=r"auth check failure|illegal connection"):
         connect(milvus_server, token="root:wrong").list_collections()
 
@@ -128,7 +128,8 @@ def test_a_start_that_fails_shows_the_log(installed_milvus, tmp_path):
     assert server.pid is None
 
 
-def test_what_pip_said_is_told(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_output_of_pip_is_repeated(tmp_path, monkeypatch):
     monkeypatch.setenv(module.FOLDER_VARIABLE, str(tmp_path / "cache" / "milvus"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -137,7 +138,7 @@ def test_what_pip_said_is_told(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache").iterdir()] in ([], ["milvus.lock"])
 
 
-def test_the_folder_is_in_the_users_cache_or_where_it_is_said(tmp_path, monkeypatch):
+def test_the_folder_is_in_the_users_cache_or_where_a_variable_says(tmp_path, monkeypatch):
     monkeypatch.delenv(module.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert module._folder() == tmp_path / "mecoq-index-tests" / f"milvus-{VERSION}"

@@ -13,13 +13,14 @@ pymilvus = pytest.importorskip("pymilvus")
 
 from mecoq_index import Codebooks, scoring
 from mecoq_index.bench import runner
-from mecoq_index.bench.milvus import PREFIX, MilvusPlace
 from mecoq_index.cli import main
 from mecoq_index.codebooks import Layer
-from mecoq_index.engines.milvus import batches
+from mecoq_index.engines.milvus import batches, builder
+from mecoq_index.engines.milvus.bench import PREFIX
 from mecoq_index.engines.milvus.collection import MilvusCollection
-from mecoq_index.engines.milvus.connection import Server, connect
+from mecoq_index.engines.milvus.connection import connect
 from mecoq_index.engines.milvus.engine import MilvusEngine
+from mecoq_index.engines.milvus.schema import CODEBOOKS
 from mecoq_index.engines.milvus.verification import Verification
 from mecoq_index.errors import ServerError
 
@@ -84,7 +85,7 @@ def in_lite(lite_uri, *options):
 
 
 def collections(uri, token=None):
-    return sorted(connect(uri, token=token).call("list_collections"))
+    return sorted(set(connect(uri, token=token).call("list_collections")) - {CODEBOOKS})
 
 
 def check_hits(lines, named=True, missed=0, atol=1e-4):
@@ -164,7 +165,7 @@ def test_codes_are_loaded_as_they_are(work, lite_uri):
     codes = np.random.default_rng(3).integers(16, size=(50, 4)).astype(np.uint8)
     np.save("codes.npy", codes)
     run(*BUILD[:3], "--input", "codes.npy", *BUILD[5:], "--uri", lite_uri, "--collection", "a")
-    engine = MilvusEngine.attach(Codebooks.load("c.pt"), "a", uri=lite_uri)
+    engine = MilvusEngine.attach(None, f"{lite_uri}/a")
     np.testing.assert_array_equal(engine.codes(np.arange(50)), codes)
 
 
@@ -235,10 +236,10 @@ def test_a_collection_is_replaced_when_that_is_asked_for(work, lite_uri):
 
 def test_problems_that_verifying_finds_are_an_error(work, lite_uri, monkeypatch):
     bad = Verification("photos", 3, 3, 0.5, 1.0, ("it holds 3 rows, not 1500.",))
-    monkeypatch.setattr(MilvusEngine, "verify", lambda self, expected_rows: bad)
+    monkeypatch.setattr(builder, "verify", lambda *_, **__: bad)
     refused(
         *in_lite(lite_uri, "--out", "p.mecoq"),
-        saying="collection 'photos': it holds 3 rows, not 1500. It does not take its name;",
+        saying="collection 'photos': it holds 3 rows, not 1500. Start again with --overwrite.",
     )
     assert not (work / "p.mecoq").exists()
 
@@ -254,7 +255,7 @@ def test_what_cannot_be_built_is_refused_and_leaves_nothing(work, lite_uri):
         (("--profile", "compact"), "needs IVF_PQ, which milvus-lite does not have"),
         (("--profile", "nice"), "profile must be one of ['exact', 'graph', 'compact', 'sparse'"),
         (("--precision", "float16"), "float16 needs a Milvus server of 2.4 or later"),
-        (("--nbits", "6"), "profile 'exact' does not take the options ['nbits']"),
+        (("--nbits", "6"), "unknown exact option 'nbits'"),
         (("--ids", "few.txt"), f"ids must be one an item, {N}, got 1"),
         (("--ids", "twice.txt"), "names must be distinct, but 'same'"),
         (("--out", "no/p.mecoq"), "the folder no does not exist"),
@@ -376,10 +377,10 @@ BENCH = ("bench", "--codebooks", "c.pt", "--data", "pack.npz", "--engine", "milv
 QUICK = ("--repeats", 1, "--map-at", 100, "--max-queries", 20)
 
 
-def test_profiles_in_a_file_are_measured_without_hamming(work, lite_uri):
+def test_profiles_in_a_file_are_measured_without_hamming(work, lite_uri, caplog):
     run(*in_lite(lite_uri))
     done = run(*BENCH, "--uri", lite_uri, "--profiles", "exact,sparse", *QUICK, "--json")
-    assert done.stderr == "Hamming is not measured: milvus-lite has no binary vectors.\n"
+    assert "Hamming codes are not measured: milvus-lite has no binary vectors." in caplog.text
     records = json.loads(done.stdout)["records"]
     assert [record["method"] for record in records] == [
         "MeCoQ (milvus, exact)",
@@ -409,16 +410,6 @@ def test_collections_of_a_bench_are_dropped_when_it_fails(work, lite_uri, monkey
     assert "the server is gone." in run(*BENCH, "--uri", lite_uri, *QUICK, code=1).stderr
     assert [name.startswith(PREFIX) for name in seen] == [True]
     assert collections(lite_uri) == []
-
-
-def test_codes_that_are_no_whole_bytes_have_no_hamming(work, lite_uri, monkeypatch):
-    place = MilvusPlace(uri=lite_uri)
-    monkeypatch.setitem(vars(place.connection), "server", Server(False, (2, 3, 5)))
-    assert place.why_no_hamming(16, 20) is None
-    assert place.why_no_hamming(12, 20) == (
-        "12 bits are no whole bytes, or more than the vectors' width 20"
-    )
-    assert "width 20" in place.why_no_hamming(24, 20)
 
 
 # On a server.

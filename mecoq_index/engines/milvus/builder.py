@@ -75,8 +75,8 @@ class MilvusBuilder:
                 f"all items must have the columns of the first, {sorted(self._columns[0])}, got "
                 f"{sorted(batch.columns)}."
             )
-        self._codes.append(batch.codes)
         self._ids.append(as_ids(batch.ids, len(batch.codes)))
+        self._codes.append(batch.codes)
         self._columns.append(batch.columns)
 
     def finish(self, on_progress: Progress = silent) -> Any:

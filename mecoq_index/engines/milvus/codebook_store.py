@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...codebooks import Codebooks
-from ...errors import ArtifactError, InvalidInputError
+from ...errors import ArtifactError, InvalidInputError, ServerError
 from .connection import Connection, import_pymilvus
 from .indexing import Index, make_searchable
 from .schema import CODEBOOKS, ID, VECTOR
@@ -162,7 +162,11 @@ def _create(connection: Connection) -> None:
     schema.add_field(_ROWS, kind.INT64)
     schema.add_field(_TEXT, kind.VARCHAR, max_length=_CHUNK)
     schema.add_field(VECTOR, kind.FLOAT_VECTOR, dim=len(_ZERO))
-    connection.call("create_collection", CODEBOOKS, schema=schema, consistency_level="Strong")
+    try:
+        connection.call("create_collection", CODEBOOKS, schema=schema, consistency_level="Strong")
+    except ServerError:
+        if not connection.call("has_collection", CODEBOOKS):  # else another program was first
+            raise
     make_searchable(connection, CODEBOOKS, _INDEX)
 
 

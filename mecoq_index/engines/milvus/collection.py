@@ -298,7 +298,8 @@ class MilvusCollection:
         rows = {row[ID]: row for row in self._rows_of(ids, [ID, *fields])}
         if missing := [i for i in ids.tolist() if i not in rows]:
             raise InvalidInputError(
-                f"ids must be those of rows, but {len(missing)} are not, for instance {missing[0]}."
+                f"ids must be those of items, but {len(missing)} are not, for instance "
+                f"{missing[0]}."
             )
         return [rows[i] for i in ids.tolist()]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..._arguments import check_known
 from ..._arrays import Codes, Ids, Vectors, check_codes
 from ..._progress import Progress, silent
 from ...codebooks import Codebooks
@@ -23,7 +24,7 @@ from .filling import check_fill
 from .opening import open_collection, read_place, write_place
 from .options import OPTIONS
 from .profiles import get_profile
-from .searching import search
+from .searching import search, split_names
 from .verification import Verification, verify
 
 _PAGE = 5000  # items at a time
@@ -244,16 +245,20 @@ class MilvusEngine:
         codes = check_codes(codes, self.codebooks.M, self.codebooks.K)
         self.collection.add(codes, ids, columns, partition=partition)
 
-    def search(self, z: Vectors, k: int, **options: Any) -> Hits:
+    def search(
+        self, z: Vectors, k: int, *, output_fields: str | Sequence[str] = (), **options: Any
+    ) -> Hits:
         """The k best items for each raw query (nq, D); missing results are -1 and -inf.
 
         Takes the options of `mecoq_index.engines.milvus.searching.search` by keyword.
 
         Raises:
-            InvalidInputError: If arguments are malformed.
+            InvalidInputError: If arguments are malformed, or there is no such output field.
             ServerError: If the server fails, or refuses the filter.
         """
-        return search(self.collection, z, k, **options)
+        names = split_names(output_fields)
+        check_known(names, [schema.ID, *self.columns()] if names else [], what="column")
+        return search(self.collection, z, k, output_fields=names, **options)
 
     def columns(self) -> Sequence[str]:
         """Names of the columns that every item has."""
@@ -264,9 +269,7 @@ class MilvusEngine:
     def verify(self, *, expected_rows: int | None = None, **options: Any) -> Verification:
         """Compare the rows and results of Milvus with the reference.
 
-        Args:
-            expected_rows: The number of items that there must be, if it is known.
-            options: As `mecoq_index.engines.milvus.verification.verify` takes them.
+        Takes the options of `mecoq_index.engines.milvus.verification.verify` by keyword.
 
         Raises:
             InvalidInputError: If an option is malformed.
@@ -312,7 +315,7 @@ class MilvusEngine:
         collection: str | None = None,
         database: str | None = None,
     ) -> MilvusEngine:
-        """Attach to the collection whose place `save` wrote.
+        """Attach to the collection whose place `save` wrote; see `attach` for the errors.
 
         Args:
             path: The file.
@@ -323,8 +326,6 @@ class MilvusEngine:
 
         Raises:
             ArtifactError: If the file is damaged.
-            InvalidInputError: If the collection does not exist, or was made with other codebooks.
-            ServerError: If the server is out of reach, refuses, or fails.
         """
         place = read_place(path)
         return cls.attach(
@@ -355,15 +356,11 @@ class MilvusEngine:
             columns: Names, as ``name``, and columns of the items, in the order of ascending ids.
                 Items that are in Milvus keep their columns.
             on_progress: Called with ("writing", items written, items in all).
-            options: As `mecoq_index.engines.milvus.export.export_items` takes them.
+            options: As `mecoq_index.engines.milvus.export.export_items` takes them; it also says
+                what is raised.
 
         Returns:
             The note in the folder, ``schema.json``.
-
-        Raises:
-            InvalidInputError: If there is no source, an option is malformed, Milvus cannot hold a
-                column, or the folder must not be replaced.
-            MissingDependencyError: If pyarrow is not installed.
         """
         from .export import export_items
 

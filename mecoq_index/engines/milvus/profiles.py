@@ -365,7 +365,7 @@ def get_profile(name: str, codebooks: Codebooks, **options: Any) -> Profile:
         known = [name for name, found in PROFILES.items() if issubclass(found, _Learned)]
         raise InvalidInputError(f"profile must be one of {known}, got {name!r}.")
     known = [option for option in inspect.signature(kind).parameters if option != "codebooks"]
-    check_known(options, known, what=f"option of profile {name!r}")
+    check_known(options, known, what=f"{name} option")
     made = kind(codebooks, **options)
     made.options = dict(options)
     return made

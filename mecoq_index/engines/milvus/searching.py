@@ -63,14 +63,14 @@ def search(
     queries = collection.profile.queries(q)
     request: dict[str, Any] = {
         "anns_field": VECTOR,
-        "output_fields": _names(output_fields),
+        "output_fields": split_names(output_fields),
         "search_params": {
             "metric_type": collection.profile.metric_type,
             "params": collection.profile.search_params(min(k, _MAX_K), options),
         },
     }
     if partitions:
-        request["partition_names"] = _names(partitions)
+        request["partition_names"] = split_names(partitions)
     if consistency_level is not None:
         request["consistency_level"] = consistency_level
     if k <= _MAX_K:
@@ -83,7 +83,8 @@ def search(
     return Hits(scores, found.ids, found.fields)
 
 
-def _names(names: str | Sequence[str]) -> list[str]:
+def split_names(names: str | Sequence[str]) -> list[str]:
+    """Return names as a list; a text is split at its commas."""
     listed = names.split(",") if isinstance(names, str) else names
     return [name.strip() for name in listed if name.strip()]
 

@@ -14,18 +14,13 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
+from mecoq_index.engines.base import Batch
 from mecoq_index.engines.milvus import batches, bulk, schema
-from mecoq_index.engines.milvus.bulk import (
-    Rows,
-    write_parquet,
-    write_rows,
-    write_with_bulk_writer,
-)
-from mecoq_index.engines.milvus.export import export_engine
+from mecoq_index.engines.milvus.bulk import write_parquet, write_rows, write_with_bulk_writer
+from mecoq_index.engines.milvus.engine import MilvusEngine
 from mecoq_index.engines.milvus.profiles import Hamming, get_profile
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import InvalidInputError, MissingDependencyError
-from mecoq_index.index.names import Names
 
 needs_pymilvus = pytest.mark.skipif(not find_spec("pymilvus"), reason="pymilvus is not installed")
 # pymilvus itself looks for all of them before it lets its bulk writer be imported.
@@ -59,6 +54,9 @@ PROFILES = {
 }
 
 
+CUTS = [(None, 1), (N, 1), (5, N // 5)]
+
+
 def read(folder, note):
     return pyarrow.concat_tables([parquet.read_table(folder / name) for name in note["files"]])
 
@@ -73,8 +71,10 @@ def vectors(profile, column):
     return [bytes(row) for row in values]
 
 
-@pytest.mark.parametrize("name", PROFILES)
-@pytest.mark.parametrize("rows_per_file,files", [(None, 1), (N, 1), (100, 3), (1, N)])
+@pytest.mark.parametrize(
+    "name,rows_per_file,files",
+    [*((name, 100, 3) for name in PROFILES), *(("exact", n, f) for n, f in CUTS)],
+)
 def test_rows_come_back(name, rows_per_file, files, tmp_path, monkeypatch):
     monkeypatch.setattr(bulk, "_GROUP_ROWS", (1, 64))
     profile, out = PROFILES[name], tmp_path / "rows"
@@ -180,18 +180,19 @@ def test_no_rows_are_no_files(tmp_path):
 def test_batches_are_put_together_and_counted(tmp_path):
     cuts = [0, 10, 10, 130, N]
     batches = [
-        Rows(CODES[a:b], IDS[a:b], {"price": COLUMNS["price"][a:b]}) for a, b in pairwise(cuts)
+        Batch(CODES[a:b], IDS[a:b], None, {"price": COLUMNS["price"][a:b]})
+        for a, b in pairwise(cuts)
     ]
-    told = []
+    reported = []
     note = write_rows(
-        tmp_path / "rows", PROFILES["exact"], batches, rows_per_file=100, on_written=told.append
+        tmp_path / "rows", PROFILES["exact"], batches, rows_per_file=100, on_written=reported.append
     )
     assert [parquet.read_metadata(tmp_path / "rows" / f).num_rows for f in note["files"]] == [
         100,
         100,
         50,
     ]
-    assert told == [10, 130, N]
+    assert reported == [10, 130, N]
     whole = write_parquet(
         tmp_path / "whole", PROFILES["exact"], CODES, IDS, {"price": COLUMNS["price"]}
     )
@@ -210,15 +211,26 @@ def test_bad_rows_are_refused_and_leave_nothing(tmp_path):
     refused("'a' must have one value an item", out, profile, CODES, IDS, {"a": [1]})
     refused("other than 'id' and 'vector'", out, profile, CODES, IDS, {"vector": COLUMNS["price"]})
     names = [*COLUMNS["name"][:-1], "broken \udc80"]
-    refused("'name' must be text that UTF-8 can hold", out, profile, CODES, IDS, {"name": names})
+    refused(
+        "'name' must hold text that UTF-8 can encode", out, profile, CODES, IDS, {"name": names}
+    )
     names[-1] = "ö" * 32768
     refused("at most 65535 bytes .* got one of 65536", out, profile, CODES, IDS, {"name": names})
     refused("rows_per_file must be at least 1, got 0", out, profile, CODES, IDS, rows_per_file=0)
-    batches = [Rows(CODES[:9], IDS[:9], {"a": [1] * 9}), Rows(CODES[9:11], IDS[9:11], {"a": "xy"})]
-    batches[1].columns["a"] = ["x", "y"]
+    columns = {"a": ["x", "y"]}
+    batches = [
+        Batch(CODES[:9], IDS[:9], None, {"a": [1] * 9}),
+        Batch(CODES[9:11], IDS[9:11], None, columns),
+    ]
     refused("must have the columns of the first, .'a'.", out, profile, batches, write=write_rows)
-    batches[1].columns.clear()
-    refused(r"the first, \['a'\], got \[\]", out, profile, batches, write=write_rows)
+    columns.clear()
+    refused(
+        r"the first, \['a'\], and values of the same types, got \[\]",
+        out,
+        profile,
+        batches,
+        write=write_rows,
+    )
     refused("the folder .* does not exist", tmp_path / "no" / "rows", profile, CODES, IDS)
     assert list(tmp_path.iterdir()) == []
 
@@ -233,14 +245,18 @@ def test_only_an_older_export_is_overwritten_and_only_by_a_whole_one(tmp_path):
     assert read(out, note).num_rows == 9
     assert sorted(file.name for file in out.iterdir()) == ["part-00000.parquet", "schema.json"]
     (out / "mine.txt").write_text("keep")
-    refused("not only what an earlier export wrote", out, profile, CODES, IDS, overwrite=True)
+    refused(
+        "must hold only the files of an earlier export", out, profile, CODES, IDS, overwrite=True
+    )
     assert (out / "mine.txt").read_text() == "keep"
     other = tmp_path / "other"
     other.mkdir()
     for text in (None, "{", "[]", "{}", '{"format": "x", "files": []}'):
         if text is not None:
             (other / "schema.json").write_text(text)
-        refused("not only what an earlier", other, profile, CODES, IDS, overwrite=True)
+        refused(
+            "must hold only the files of an earlier", other, profile, CODES, IDS, overwrite=True
+        )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["other", "rows"]
 
 
@@ -251,7 +267,7 @@ def test_what_a_stopped_writing_left_is_removed(tmp_path, monkeypatch):
     (tmp_path / ".rows.new" / "part-00000.parquet").write_bytes(b"left")
 
     def stop():
-        yield Rows(CODES, IDS, {})
+        yield Batch(CODES, IDS)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -294,7 +310,7 @@ def test_a_failure_in_the_thread_of_the_bulk_writer_is_noticed(tmp_path, monkeyp
     monkeypatch.setattr(bulk_writer.LocalBulkWriter, "_flush", lambda self, _: (
         self._working_thread.clear()))  # fmt: skip
     refused(
-        "did not write the rows from 0 on", tmp_path / "rows", PROFILES["exact"], CODES, IDS,
+        "did not write those from 0 on", tmp_path / "rows", PROFILES["exact"], CODES, IDS,
         write=write_with_bulk_writer,
     )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
@@ -317,21 +333,44 @@ def test_the_bulk_writer_refuses_rows_in_one_sentence(tmp_path, monkeypatch):
 def test_an_engine_is_exported_with_its_names_in_the_order_of_ids(tmp_path, monkeypatch):
     monkeypatch.setattr(bulk, "_GROUP_ROWS", (1, 100))
     engine = NumpyEngine.build(BOOKS, CODES, IDS)
-    names = Names.from_strings(COLUMNS["name"], IDS)
-    told = []
-    note = export_engine(
-        tmp_path / "rows", engine, names, profile="sparse", on_progress=lambda *a: told.append(a)
+    order = np.argsort(IDS)
+    names = {"name": [COLUMNS["name"][i] for i in order], "year": COLUMNS["year"][order]}
+    reported = []
+    note = export(
+        tmp_path / "rows",
+        engine,
+        names,
+        profile="sparse",
+        on_progress=lambda *a: reported.append(a),
     )
-    table, order = read(tmp_path / "rows", note), np.argsort(IDS)
+    table = read(tmp_path / "rows", note)
     np.testing.assert_array_equal(table["id"], IDS[order])
     assert table["name"].to_pylist() == [COLUMNS["name"][i] for i in order]
     codes = PROFILES["sparse"].codes(vectors(PROFILES["sparse"], table["vector"]))
     np.testing.assert_array_equal(codes, CODES[order])
-    assert told == [(100, N), (200, N), (N, N)]
-    note = export_engine(tmp_path / "bare", engine, Names.from_strings([]))
+    assert table["year"].to_pylist() == COLUMNS["year"][order].tolist()
+    assert reported == [("writing", 100, N), ("writing", 200, N), ("writing", N, N)]
+    note = export(tmp_path / "bare", engine, {}, precision="float16")
     assert read(tmp_path / "bare", note).column_names == ["id", "vector"]
-    with pytest.raises(InvalidInputError, match="profile must be one of"):
-        export_engine(tmp_path / "x", engine, names, profile="hamming")
+    assert note["fields"][1]["type"] == "FLOAT16_VECTOR"
+    for source, columns, options, saying in [
+        (engine, {}, {"profile": "hamming"}, "profile must be one of"),
+        (engine, {}, {"presicion": "float16"}, "did you mean 'precision'"),
+        (engine, {"name": ["a"]}, {}, f"'name' must have one value per item, {N} in all, got 1"),
+        (None, {}, {}, "source must be an index whose items are exported, got none"),
+    ]:
+        refused(saying, tmp_path / "x", source, columns, write=export, **options)
+
+
+def test_items_in_milvus_keep_their_columns(tmp_path, lite_uri):
+    engine = MilvusEngine.build(BOOKS, CODES, IDS, uri=f"{lite_uri}/a", columns=COLUMNS)
+    table, order = read(tmp_path / "rows", export(tmp_path / "rows", engine, {})), np.argsort(IDS)
+    for name, values in COLUMNS.items():
+        assert table[name].to_pylist() == [values[i] for i in order]
+
+
+def export(out, source, columns, **options):
+    return MilvusEngine.export(out, BOOKS, source, columns, **options)
 
 
 def import_file(client, name, path):

@@ -1,4 +1,9 @@
-"""Addresses, credentials, and how failures read; the server is a stand-in that fails as told."""
+"""Connections, credentials, and the words of failures, with a stand-in for the server."""
+
+import logging
+import os
+import subprocess
+import sys
 
 import grpc
 import pytest
@@ -156,7 +161,7 @@ def test_versions_are_read(text, version):
 
 
 def test_a_version_that_is_none_is_an_error():
-    with pytest.raises(ServerError, match="calls its version 'master'"):
+    with pytest.raises(ServerError, match="must tell its version in numbers, got 'master'"):
         connected("master").server  # noqa: B018
 
 
@@ -180,8 +185,8 @@ def test_credentials_come_from_the_uri_the_argument_or_the_environment(monkeypat
     monkeypatch.setenv("MILVUS_TOKEN", "from:env")
     assert recorded(monkeypatch, address).client.given["token"] == "from:env"
     monkeypatch.setenv("MILVUS_URI", address)
-    found = recorded(monkeypatch, db_name="mine")
-    assert (found.uri, found.db_name) == (address, "mine")
+    found = recorded(monkeypatch, database="mine")
+    assert (found.uri, found.database) == (address, "mine")
     assert found.client.given["db_name"] == "mine"
 
 
@@ -202,20 +207,76 @@ def test_credentials_are_in_no_text(monkeypatch):
 def test_addresses_that_are_none_are_named(monkeypatch, tmp_path):
     monkeypatch.delenv("MILVUS_URI", raising=False)
     for uri, message in [
+        ("root:se-cret@host", "percent-encode all"),
+        ("host:19530?token=secret", r"uri must be like .* got 'host:19530'"),
+        ("host:sécret", "got an address that may hold a password"),
+        ("http://host/?token=secret", "nothing else, such as .token=. Pass credentials as"),
+        ("http://host/a/b/secret", "may end in /collection or /database/collection and nothing"),
         (None, r"uri must be .* got none\. Pass it, or set MILVUS_URI"),
         ("localhost:19530", "uri must be like http://host:19530, .* got 'localhost:19530'"),
         ("ftp://user:secret@host", r"uri must be like .* got 'host'"),
         ("http://", "uri must be like"),
-        ("http://root:se/cret@host", "percent-encoded; better, give it as the token"),
-        ("http://root:se#cret@host:1", "percent-encoded"),
-        ("http://root:se?cret@host:1", "percent-encoded"),
-        ("http://root:se[cret@host:1", "percent-encoded"),
-        ("http://host:secret", "percent-encoded"),
+        (
+            "http://root:se/cret@host",
+            "percent-encode all .* better, pass the password as the token",
+        ),
+        ("http://root:se#cret@host:1", "percent-encode all"),
+        ("http://root:se?cret@host:1", "percent-encode all"),
+        ("http://root:se[cret@host:1", "percent-encode all"),
+        ("http://host:secret", "percent-encode all"),
         (tmp_path / "missing" / "x.db", r"the folder .*missing does not exist\. Create it first"),
     ]:
         with pytest.raises(InvalidInputError, match=message) as caught:
             connect(uri)
         assert "cret" not in str(caught.value)
-    monkeypatch.setenv("MILVUS_URI", "./x.db")
-    with pytest.raises(InvalidInputError, match=r"MILVUS_URI must be the address of a server"):
-        connect("./y.db")
+
+
+@pytest.mark.parametrize(
+    "source,uri",
+    [
+        ("environment", "root:SECRET@host"),
+        ("environment", "http://host:SECRET"),
+        ("environment", "photos.db"),
+        ("file", "root:SECRET@host"),
+    ],
+)
+def test_an_environment_that_pymilvus_cannot_read_is_one_sentence(tmp_path, source, uri):
+    """In a process of its own, because pymilvus reads the variable when it is imported."""
+    environment = {name: text for name, text in os.environ.items() if name != "MILVUS_URI"}
+    if source == "file":  # pymilvus looks for it in the working folder of code without a file
+        (tmp_path / ".env").write_text(f"MILVUS_URI={uri}\n")
+    else:
+        environment["MILVUS_URI"] = uri
+    program = "from mecoq_index.engines.milvus.connection import connect; connect('http://h')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    assert "InvalidInputError: MILVUS_URI must be the address of a server" in done.stderr, done
+    assert "SECRET" not in done.stdout + done.stderr
+
+
+def test_pymilvus_logs_only_what_this_package_does_not_raise():
+    import_pymilvus = module.import_pymilvus
+    import_pymilvus()
+    seen = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            seen.append(record.getMessage())
+
+    logger, handler = logging.getLogger("pymilvus"), Handler()
+    logger.addHandler(handler)
+    try:
+        import_pymilvus()
+
+        def fail():
+            logging.getLogger("pymilvus.decorators").error("inside")
+            raise MilvusException(100, "collection not found")
+
+        with pytest.raises(ServerError, match="collection not found"):
+            connected().persist(fail)
+        logging.getLogger("pymilvus.decorators").error("outside")
+    finally:
+        logger.removeHandler(handler)
+    assert seen == ["outside"]

@@ -9,6 +9,7 @@ from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.milvus import schema
 from mecoq_index.engines.milvus.connection import connect
 from mecoq_index.engines.milvus.engine import MilvusEngine
+from mecoq_index.engines.milvus.schema import CODEBOOKS
 from mecoq_index.errors import InvalidInputError
 
 
@@ -24,7 +25,10 @@ CODES = np.zeros((3, 2), np.uint8)
 @pytest.mark.parametrize(
     "text,saying",
     [
-        ("bad\udcff", r"must be text that UTF-8 can hold, as Milvus's is, got 'bad\\udcff'"),
+        (
+            "bad\udcff",
+            r"must hold text that UTF-8 can encode, as Milvus stores it, got 'bad\\udcff'",
+        ),
         ("é" * 32768, r"at most 65535 bytes a value, Milvus's limit, got one of 65536"),
     ],
 )
@@ -39,19 +43,19 @@ def test_text_that_milvus_does_not_take_leaves_no_collection(books, lite_uri, te
 
 def test_a_file_that_is_not_there_is_not_made_by_looking_for_it(books, lite_uri, tmp_path):
     with pytest.raises(InvalidInputError, match=r"there is no Milvus at .*lite\.db\. Check"):
-        MilvusEngine.attach(books, "a", uri=lite_uri)
-    MilvusEngine.check_build(books, collection="a", uri=lite_uri)
+        MilvusEngine.attach(books, f"{lite_uri}/a")
+    MilvusEngine.builder(books, 3, collection="a", uri=lite_uri)
     with pytest.raises(InvalidInputError, match="profile 'compact' needs IVF_PQ"):
-        MilvusEngine.check_build(books, collection="a", uri=lite_uri, profile="compact")
+        MilvusEngine.builder(books, 3, collection="a", uri=lite_uri, profile="compact")
     with pytest.raises(InvalidInputError, match=r"no does not exist\. Create it first"):
-        MilvusEngine.check_build(books, collection="a", uri=tmp_path / "no" / "x.db")
+        MilvusEngine.builder(books, 3, collection="a", uri=tmp_path / "no" / "x.db")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_collection_has_a_name(books, lite_uri, tmp_path):
-    for refused in (MilvusEngine.check_build, lambda *a, **k: MilvusEngine.build(*a, CODES, **k)):
+    for build, items in ((MilvusEngine.builder, 3), (MilvusEngine.build, CODES)):
         with pytest.raises(InvalidInputError, match="must be the name of the collection to make"):
-            refused(books, uri=lite_uri)
+            build(books, items, uri=lite_uri)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,11 +63,11 @@ def test_an_existing_collection_is_refused_before_there_are_codes(books, lite_ur
     MilvusEngine.build(books, CODES, collection="a", uri=lite_uri)
     check = {"collection": "a", "uri": lite_uri}
     with pytest.raises(InvalidInputError, match="'a' exists already at"):
-        MilvusEngine.check_build(books, **check)
+        MilvusEngine.builder(books, 3, **check)
     with pytest.raises(InvalidInputError, match="is of profile 'exact', not 'graph'"):
-        MilvusEngine.check_build(books, **check, profile="graph", resume=True)
-    MilvusEngine.check_build(books, **check, resume=True)
-    MilvusEngine.check_build(books, **check, overwrite=True)
+        MilvusEngine.builder(books, 3, **check, profile="graph", resume=True)
+    MilvusEngine.builder(books, 3, **check, resume=True)
+    MilvusEngine.builder(books, 3, **check, overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["a", "a_unfinished"])
@@ -74,17 +78,15 @@ def test_collections_of_others_are_not_replaced(books, lite_uri, name):
     connection.client.create_collection(name, dimension=3)
     with pytest.raises(InvalidInputError, match=f"'{name}' was not made by this package"):
         MilvusEngine.build(books, CODES, collection="a", uri=lite_uri, overwrite=True)
-    assert sorted(connection.call("list_collections")) == sorted({"a", name})
+    assert {"a", name} <= set(connection.call("list_collections")) <= {"a", name, CODEBOOKS}
 
 
 def test_a_collection_knows_the_options_of_its_profile(books, lite_uri):
     given = {"links": 8, "ef_construction": 64}
-    MilvusEngine.build(
-        books, CODES, collection="a", uri=lite_uri, profile="graph", profile_options=given
-    )
-    found = MilvusEngine.attach(books, "a", uri=lite_uri).collection.profile
+    MilvusEngine.build(books, CODES, uri=f"{lite_uri}/a", profile="graph", **given)
+    found = MilvusEngine.attach(books, f"{lite_uri}/a").collection.profile
     assert found.options == given
     assert found.bytes_per_vector == 4 * books.D + 8 * 8
     damaged = {"collection_name": "a", "properties": {"mecoq.profile_options": "{"}}
-    with pytest.raises(InvalidInputError, match=r"'a' has properties of ours that are da"):
+    with pytest.raises(InvalidInputError, match=r"properties of collection 'a' are damaged"):
         schema.profile_options(damaged)

@@ -61,7 +61,6 @@ def page(engine, at):
 
 def test_a_load_survives_a_server_that_dies_and_comes_back(own_server, books, monkeypatch):
     monkeypatch.setattr("mecoq_index.engines.milvus.batches._ROWS", BATCH)
-
     reached = threading.Event()
 
     def on_progress(text, done, total):
