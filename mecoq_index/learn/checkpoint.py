@@ -55,14 +55,13 @@ def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) 
     training = content.get("training") if isinstance(content, dict) else None
     if not isinstance(training, dict):
         raise ArtifactError(f"{path} is no checkpoint: it holds no state of training.")
-    stored = training["config"]
-    wanted = config.to_dict()
-    if stored.keys() != wanted.keys():
+    stored, wanted = _flat(training["config"]), _flat(config.to_dict())
+    if stored.keys() != wanted.keys() and stored.get("objective") == wanted["objective"]:
         raise InvalidInputError(
             f"{path} was made by another version of mecoq-index, with other settings. Remove it to "
             "start again, or go on with that version."
         )
-    changed = sorted(name for name in wanted if stored[name] != wanted[name])
+    changed = sorted(name for name in stored.keys() & wanted.keys() if stored[name] != wanted[name])
     if changed:
         listed = ", ".join(f"{n}={stored[n]!r} there, {wanted[n]!r} here" for n in changed)
         raise InvalidInputError(
@@ -78,6 +77,15 @@ def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) 
     backbone = content["backbone"]
     training["backbone_state"] = backbone and backbone["state"]
     return training
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the settings of the objective beside the others, and its name in their place."""
+    objective = config.get("objective")
+    if not isinstance(objective, Mapping):
+        return dict(config)
+    own = {name: value for name, value in objective.items() if name != "name"}
+    return {**config, **own, "objective": objective.get("name")}
 
 
 class RunLog:

@@ -135,7 +135,7 @@ class TrainConfig:
         Raises:
             InvalidInputError: If a name is unknown or a value is out of range.
         """
-        return _made(self, changes, "setting")
+        return _made(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values; those of the objective, with its name, in a dictionary."""
@@ -156,8 +156,12 @@ class TrainConfig:
         Raises:
             InvalidInputError: If a name is unknown or a value is out of range.
         """
-        what = f"setting in {source}" if source else "setting"
-        return _made(cls(), values, what)
+        try:
+            return _made(cls(), values)
+        except InvalidInputError as exc:
+            if not source:
+                raise
+            raise InvalidInputError(f"{source}: {exc}") from exc
 
     @classmethod
     def from_json(cls, path: str | Path) -> TrainConfig:
@@ -177,13 +181,13 @@ class TrainConfig:
         return cls.from_dict(values, source=str(path))
 
 
-def _made(base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConfig:
+def _made(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     """``base`` with changes by shared, objective's, or old names."""
     given = {_RENAMED.get(name, name): value for name, value in changes.items()}
-    objective = _objective(base.objective, given, what)
+    objective = _objective(base.objective, given)
     own = {f.name for f in dataclasses.fields(objective)}
     shared = {f.name for f in dataclasses.fields(TrainConfig)}
-    check_known(given, shared | own, what=what)
+    check_known(given, shared | own, what="setting")
     of_objective = {name: value for name, value in given.items() if name in own}
     of_all = {name: value for name, value in given.items() if name in shared}
     return dataclasses.replace(
@@ -191,13 +195,13 @@ def _made(base: TrainConfig, changes: Mapping[str, Any], what: str) -> TrainConf
     )
 
 
-def _objective(current: Settings, given: dict[str, Any], what: str) -> Settings:
+def _objective(current: Settings, given: dict[str, Any]) -> Settings:
     """The objective's settings to start from; what chose it is taken out of ``given``."""
     chosen = given.pop("objective", None)
     if isinstance(chosen, Mapping):
         values = dict(chosen)
         kind = _kind(values.pop("name", current.name))
-        check_known(values, {f.name for f in dataclasses.fields(kind)}, what=what)
+        check_known(values, {f.name for f in dataclasses.fields(kind)}, what="setting")
         made: Settings = kind(**values)
         return made
     if isinstance(chosen, str):

@@ -1,4 +1,4 @@
-"""What the trainer learns from: sources of pairs, and the vectors that neighbours are found by."""
+"""What the trainer learns from: sources of pairs, and the vectors that neighbors are found by."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HasFeatures(Protocol):
     """A source whose items are feature vectors."""
 
     def frozen_features(self) -> Vectors:
-        """One vector an item, float32 (n, P), to find neighbours by."""
+        """One vector an item, float32 (n, P), to find neighbors by."""
         ...
 
 
@@ -94,7 +94,7 @@ def frozen_features(
             source.images, backbone, device=device, workers=source.workers, strict=True
         ).features
     raise InvalidInputError(
-        "neighbours and distillation need a source with frozen_features(), neighbours also take "
+        "neighbors and distillation need a source with frozen_features(), neighbors also take "
         f"images with a backbone; got {type(source).__name__}. Give it that method, or set "
-        "neighbours to 0."
+        "neighbors to 0."
     )

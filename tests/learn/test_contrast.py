@@ -5,7 +5,7 @@ import pytest
 import reference
 import torch
 
-from mecoq_index.learn.objective.contrast import (
+from mecoq_index.learn.objective.losses import (
     codeword_regularizer,
     official_contrastive_loss,
     paper_contrastive_loss,

@@ -8,20 +8,17 @@ from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.objective.distillation import (
-    TEACHER_TEMPERATURE,
-    RankingDistillation,
-    straight_through,
-)
-from mecoq_index.learn.presets import for_distillation
-from mecoq_index.learn.quantizer import SoftQuantizer
+from mecoq_index.learn.objective.distillation import RankingDistillation, straight_through
+from mecoq_index.learn.objective.quantizer import SoftQuantizer
+from mecoq_index.learn.objective.settings import DistillationSettings
+from mecoq_index.learn.presets import recommended
 from mecoq_index.learn.run import TrainingRun
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.trainer import fit
 
 CONFIG = TrainConfig(
-    loss="distillation", num_codebooks=4, num_codewords=16, dim=24, projection="mlp",
-    hidden_dim=64, alpha=100.0, memory_size=0, regularizer_weight=0.0, optimizer="adamw",
-    lr=1e-3, weight_decay=0.0, batch_size=200, epochs=4,
+    objective=DistillationSettings(), num_codebooks=4, num_codewords=16, dim=24, projection="mlp",
+    hidden_dim=64, alpha=100.0, optimizer="adamw", lr=1e-3, weight_decay=0.0, batch_size=200,
+    epochs=4,
 )  # fmt: skip
 
 
@@ -43,16 +40,17 @@ def recall(books, x, k=10):
     return np.mean([len(set(a) & set(b)) / k for a, b in zip(found, wanted, strict=True)])
 
 
-def test_the_loss_is_the_divergence_of_the_two_rankings():
+@pytest.mark.parametrize("teacher_temperature", [0.05, 0.2])
+def test_the_loss_is_the_divergence_of_the_two_rankings(teacher_temperature):
     rng = np.random.default_rng(0)
     x, z, r = (rng.standard_normal((5, width)) for width in (3, 4, 4))
-    loss = RankingDistillation().double()
+    loss = RankingDistillation(teacher_temperature).double()
     loss.log_scale.data.fill_(np.log(2.0))
     got = float(loss(*map(torch.from_numpy, (x, z, r))).detach())
     want = 0.0
     for i in range(5):
         others = [j for j in range(5) if j != i]
-        p = np.exp([x[i] @ x[j] / TEACHER_TEMPERATURE for j in others])
+        p = np.exp([x[i] @ x[j] / teacher_temperature for j in others])
         q = np.exp([2.0 * z[i] @ r[j] for j in others])
         p, q = p / p.sum(), q / q.sum()
         want += (p * np.log(p / q)).sum() / 5
@@ -86,8 +84,8 @@ def test_it_starts_as_quantized_components(vectors, projection, dim):
     np.testing.assert_allclose(z[..., -1], 2, atol=1e-4)
     kept = z[..., :-1].flatten(1)
     # 20 components hold nearly all of the variance, so distances differ by a factor only
-    centred = vectors - vectors.mean(axis=0)
-    ours, theirs = torch.pdist(kept[:100]), torch.pdist(torch.from_numpy(centred[:100]))
+    centered = vectors - vectors.mean(axis=0)
+    ours, theirs = torch.pdist(kept[:100]), torch.pdist(torch.from_numpy(centered[:100]))
     ratio = ours / theirs
     assert ratio.std() / ratio.mean() < 0.02
     unit = F.normalize(z, dim=-1)
@@ -95,7 +93,7 @@ def test_it_starts_as_quantized_components(vectors, projection, dim):
     assert all(len(best[:, m].unique()) == 16 for m in range(4))
 
 
-def test_training_finds_more_of_the_float_neighbours_than_the_start():
+def test_training_finds_more_of_the_float_neighbors_than_the_start():
     digits = pytest.importorskip("sklearn.datasets").load_digits().data
     x = (digits / np.linalg.norm(digits, axis=1, keepdims=True)).astype(np.float32)
     source = FeatureViews(x[None])
@@ -103,44 +101,46 @@ def test_training_finds_more_of_the_float_neighbours_than_the_start():
     run = TrainingRun(source, config, None, None, "cpu")
     run.prepare()
     start = recall(run.codebooks({}), x)
-    trained = recall(train(source, config.replace(epochs=40)), x)
+    trained = recall(fit(source, config.replace(epochs=40)), x)
     assert 0.3 < start < trained - 0.03, (start, trained)
 
 
 def test_an_interrupted_run_resumes_to_equal_bits(vectors, tmp_path):
     source = FeatureViews(vectors[None])
-    whole = train(source, CONFIG)
+    whole = fit(source, CONFIG)
 
-    def interrupt(progress):
-        if progress.epoch == 2:
+    def interrupt(text, done, total):
+        if text.startswith("epoch 3/"):
             raise KeyboardInterrupt
 
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(source, CONFIG, out=out, on_progress=interrupt)
+        fit(source, CONFIG, out=out, on_progress=interrupt)
     assert RunPaths(out).checkpoint.exists()
-    assert train(source, CONFIG, out=out, resume=True).fingerprint == whole.fingerprint
+    assert fit(source, CONFIG, out=out, resume=True).fingerprint == whole.fingerprint
 
 
 def test_vectors_of_other_lengths_are_refused(vectors):
     x = vectors.copy()
     x[7] *= 1.5
     with pytest.raises(InvalidInputError, match=r"1 of 1200 rows .* first of them row 7 of length"):
-        train(FeatureViews(x[None]), CONFIG)
+        fit(FeatureViews(x[None]), CONFIG)
 
 
 @pytest.mark.parametrize(
     "changes,message",
     [
         ({"projection": "mlp-bn"}, "goes with a linear or mlp projection"),
-        ({"codebooks": "frozen"}, "goes with .* learned codebooks, got mlp and frozen"),
-        ({"regularizer_weight": 0.5}, "has no use for regularizer_weight: set it to 0"),
-        ({"entropy_weight": 0.5}, "has no use for entropy_weight: set it to 0"),
+        ({"codebooks": "frozen"}, "unknown setting 'codebooks'"),
+        ({"regularizer_weight": 0.5}, "unknown setting 'regularizer_weight'"),
+        ({"entropy_weight": 0.5}, "unknown setting 'entropy_weight'"),
         ({"view_dropout": 0.1}, r"has no use for view_dropout: set it to 0, got 0\.1"),
-        ({"neighbours": 3}, "has no use for neighbours"),
-        ({"memory_size": 5}, "has no use for memory_size"),
-        ({"temperature": 0.3}, r"has no use for temperature: leave it at 0\.4, got 0\.3"),
-        ({"positive_prior": 0.0}, r"no use for positive_prior: leave it at 0\.1, got 0\.0"),
+        ({"held_out": 10}, "has no use for held_out: set it to 0, got 10"),
+        ({"neighbors": 3}, "unknown setting 'neighbors'"),
+        ({"memory_size": 5}, "unknown setting 'memory_size'"),
+        ({"temperature": 0.3}, "unknown setting 'temperature'; did you mean 'teacher_temperature'"),
+        ({"positive_prior": 0.0}, "unknown setting 'positive_prior'"),
+        ({"teacher_temperature": 0}, "teacher_temperature must be above 0, got 0"),
         ({"dim": 4}, "dim must be at least 8, got 4"),
         ({"hidden_dim": 39}, r"at least 2 \* \(dim - num_codebooks\) = 40, got 39"),
     ],
@@ -156,7 +156,7 @@ def test_more_than_one_vector_an_item_is_refused(vectors):
         FeatureViews(vectors[None], features=vectors),
     ):
         with pytest.raises(InvalidInputError, match="give one vector an item"):
-            train(source, CONFIG)
+            fit(source, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_more_than_one_vector_an_item_is_refused(vectors):
 )
 def test_vectors_without_a_ranking_are_refused(x, message):
     with pytest.raises(InvalidInputError, match=message):
-        train(FeatureViews(x.astype(np.float32)[None]), CONFIG)
+        fit(FeatureViews(x.astype(np.float32)[None]), CONFIG)
 
 
 def test_the_recommended_mlp_starts_where_the_linear_map_does():
@@ -179,7 +179,7 @@ def test_the_recommended_mlp_starts_where_the_linear_map_does():
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     z = []
     for projection in ("linear", "mlp"):
-        config = for_distillation(32, 16).replace(projection=projection)
+        config = recommended("vectors", 32, 16, "distillation").replace(projection=projection)
         run = TrainingRun(FeatureViews(x[None]), config, None, None, "cpu")
         run.prepare()
         z.append(run.model.embed(torch.from_numpy(x)).detach())

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from mecoq_index.errors import InvalidInputError
-from mecoq_index.learn.memory import CodeMemory
-from mecoq_index.learn.quantizer import SoftQuantizer
+from mecoq_index.learn.objective.memory import CodeMemory
+from mecoq_index.learn.objective.quantizer import SoftQuantizer
 
 
 def _codes(start, stop):

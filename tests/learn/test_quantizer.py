@@ -5,7 +5,7 @@ import torch
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks
-from mecoq_index.learn.quantizer import SignQuantizer, SoftQuantizer
+from mecoq_index.learn.objective.quantizer import SignQuantizer, SoftQuantizer
 
 SHAPES = [(1, 2, 3), (4, 16, 2), (3, 7, 5)]
 

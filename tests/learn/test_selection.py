@@ -10,13 +10,14 @@ from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.objective.settings import ContrastSettings
 from mecoq_index.learn.run import TrainingRun
 from mecoq_index.learn.selection import EarlyStopping, HeldOut, view_agreement
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.trainer import fit
 
 CONFIG = TrainConfig(
-    num_codebooks=2, num_codewords=8, dim=8, epochs=12, batch_size=16, lr=0.05, memory_size=0,
-    held_out=30, patience=2,
+    objective=ContrastSettings(memory_size=0), num_codebooks=2, num_codewords=8, dim=8, epochs=12,
+    batch_size=16, lr=0.05, held_out=30, patience=2,
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def test_early_stopping_keeps_the_best_weights():
 
 def test_a_run_stops_when_patience_is_over_and_tells_how_good_it_was(tmp_path):
     out = tmp_path / "c.pt"
-    trained = train(FeatureViews(clustered_views(n=200)[0]), CONFIG.replace(epochs=60), out=out)
+    trained = fit(FeatureViews(clustered_views(n=200)[0]), CONFIG.replace(epochs=60), out=out)
     records = [json.loads(line) for line in RunPaths(out).log.read_text().splitlines()][1:]
     agreements = [r["view_agreement"] for r in records]
     assert len(agreements) < 60
@@ -112,7 +113,7 @@ def test_a_run_stops_when_patience_is_over_and_tells_how_good_it_was(tmp_path):
 
 def test_without_patience_the_last_epoch_is_kept_and_judged(tmp_path):
     out = tmp_path / "c.pt"
-    trained = train(FeatureViews(clustered_views()[0]), CONFIG.replace(patience=0), out=out)
+    trained = fit(FeatureViews(clustered_views()[0]), CONFIG.replace(patience=0), out=out)
     last = json.loads(RunPaths(out).log.read_text().splitlines()[-1])
     assert (last["epoch"], trained.provenance["epochs_done"]) == (11, 12)
     assert trained.provenance["view_agreement"] == pytest.approx(last["view_agreement"])
@@ -121,17 +122,18 @@ def test_without_patience_the_last_epoch_is_kept_and_judged(tmp_path):
 def test_an_interrupted_run_resumes_to_equal_bits(tmp_path):
     source = FeatureViews(clustered_views(n=200)[0])
     config = CONFIG.replace(epochs=60)
-    whole = train(source, config)
+    whole = fit(source, config)
     best = whole.provenance["epochs_done"]
 
-    def interrupt(progress):  # after an epoch that was no better, one before patience is over
-        if progress.epoch == best + 1:
+    # After an epoch that was no better, one before patience is over.
+    def interrupt(text, done, total):
+        if text.startswith(f"epoch {best + 2}/"):
             raise KeyboardInterrupt
 
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(source, config, out=out, on_progress=interrupt)
-    assert train(source, config, out=out, resume=True).fingerprint == whole.fingerprint
+        fit(source, config, out=out, on_progress=interrupt)
+    assert fit(source, config, out=out, resume=True).fingerprint == whole.fingerprint
 
 
 def test_what_cannot_be_judged_is_refused():
@@ -139,9 +141,9 @@ def test_what_cannot_be_judged_is_refused():
     with pytest.raises(InvalidInputError, match="patience needs held-out items"):
         CONFIG.replace(held_out=0)
     with pytest.raises(InvalidInputError, match="must leave at least 2 of 90 items"):
-        train(FeatureViews(views), CONFIG.replace(held_out=89))
+        fit(FeatureViews(views), CONFIG.replace(held_out=89))
     with pytest.raises(InvalidInputError, match="judged by two views of each, but there is one"):
-        train(FeatureViews(views[:1]), CONFIG.replace(view_dropout=0.2))
+        fit(FeatureViews(views[:1]), CONFIG.replace(view_dropout=0.2))
 
     class Bare:
         width = 12
@@ -150,4 +152,4 @@ def test_what_cannot_be_judged_is_refused():
             return 90
 
     with pytest.raises(InvalidInputError, match=r"held_out works on features .*, not on Bare"):
-        train(Bare(), CONFIG)
+        fit(Bare(), CONFIG)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -6,18 +7,20 @@ import torch
 from clusters import clustered_views
 
 from mecoq_index import scoring
+from mecoq_index._progress import silent
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import ArtifactError, InvalidInputError, TrainingError
-from mecoq_index.learn import run
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.objective import contrast
+from mecoq_index.learn.objective.settings import ContrastSettings
 from mecoq_index.learn.run import TrainingRun
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.trainer import fit
 
 SMALL = TrainConfig(
-    num_codebooks=2, num_codewords=8, dim=8, epochs=3, batch_size=16, memory_size=24,
-    memory_start_epoch=1, lr=0.05, warmup_epochs=1,
+    objective=ContrastSettings(memory_size=24, memory_start_epoch=1),
+    num_codebooks=2, num_codewords=8, dim=8, epochs=3, batch_size=16, lr=0.05, warmup_epochs=1,
 )  # fmt: skip
 
 
@@ -61,8 +64,8 @@ class Interrupting:
 def test_training_lowers_the_loss_and_changes_the_codebooks(source, tmp_path):
     config = SMALL.replace(epochs=8, memory_size=0)
     out = tmp_path / "c.pt"
-    first = train(source, config.replace(epochs=1, warmup_lr=1e-9, lr=1e-9, final_lr=0.0))
-    books = train(source, config, out=out)
+    first = fit(source, config.replace(epochs=1, warmup_lr=1e-9, lr=1e-9, final_lr=0.0))
+    books = fit(source, config, out=out)
     records = _log(RunPaths(out))[1:]
     assert records[-1]["contrastive"] < records[0]["contrastive"] - 0.1
     assert np.abs(books.codewords - first.codewords).max() > 0.1
@@ -71,7 +74,7 @@ def test_training_lowers_the_loss_and_changes_the_codebooks(source, tmp_path):
 
 def test_learned_codes_find_items_of_the_same_cluster():
     views, label = clustered_views(n=300)
-    books = train(FeatureViews(views), SMALL.replace(epochs=10, memory_size=0))
+    books = fit(FeatureViews(views), SMALL.replace(epochs=10, memory_size=0))
     z = books.project(views[0])
     scores = scoring.aqs(z[:50], scoring.encode(z, books), books)
     top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
@@ -82,9 +85,9 @@ def test_learned_codes_find_items_of_the_same_cluster():
 def test_learned_binary_codes_find_items_of_the_same_cluster(tmp_path):
     views, label = clustered_views(n=300)
     config = SMALL.replace(
-        codebooks="signs", num_codebooks=16, num_codewords=2, dim=16, alpha=1.0, epochs=10
+        objective="signs", num_codebooks=16, num_codewords=2, dim=16, alpha=1.0, epochs=10
     )
-    books = train(FeatureViews(views), config, out=tmp_path / "c.pt")
+    books = fit(FeatureViews(views), config, out=tmp_path / "c.pt")
     assert (books.M, books.K, books.bits) == (16, 2, 16)
     z = books.project(views[0])
     scores = scoring.aqs(z[:50], scoring.encode(z, books), books)
@@ -93,9 +96,9 @@ def test_learned_binary_codes_find_items_of_the_same_cluster(tmp_path):
     assert "quantization_error" not in _log(RunPaths(tmp_path / "c.pt"))[-1]
 
 
-def test_frozen_codebooks_stay_as_initialised(source):
+def test_frozen_codebooks_stay_as_initialized(source):
     config = SMALL.replace(codebooks="frozen")
-    one, three = (train(source, config.replace(epochs=n)) for n in (1, 3))
+    one, three = (fit(source, config.replace(epochs=n)) for n in (1, 3))
     np.testing.assert_array_equal(one.codewords, three.codewords)
     assert not np.array_equal(one.projection[0].weight, three.projection[0].weight)
 
@@ -110,10 +113,10 @@ def test_frozen_codebooks_stay_as_initialised(source):
 )
 def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, monkeypatch):
     if part != "contrastive":
-        monkeypatch.setitem(run._CONTRASTIVE, "paper", lambda v1, v2, m, **_: 0 * v1.sum())
+        monkeypatch.setitem(contrast._LOSSES, "paper", lambda v1, v2, m, **_: 0 * v1.sum())
     config = SMALL.replace(epochs=1, memory_size=0, weight_decay=0.0, **weights)
-    still = train(source, config.replace(lr=1e-12, warmup_lr=1e-12, final_lr=0.0))
-    moved = train(source, config)
+    still = fit(source, config.replace(lr=1e-12, warmup_lr=1e-12, final_lr=0.0))
+    moved = fit(source, config)
     assert np.abs(moved.codewords - still.codewords).max() > 1e-4
 
 
@@ -131,33 +134,33 @@ def test_every_part_of_the_objective_moves_the_codewords(source, part, weights, 
         {"optimizer": "adamw", "lr": 0.005},
         {"max_grad_norm": 0.1},
         {"alpha": 3.0},
-        {"neighbours": 3},
+        {"neighbors": 3},
         {"precision": "bfloat16"},
     ],
 )
 def test_every_switch_changes_the_outcome(source, off):
     everything = SMALL.replace(entropy_weight=0.5, epochs=2)
-    a, b = train(source, everything), train(source, everything.replace(**off))
+    a, b = fit(source, everything), fit(source, everything.replace(**off))
     assert a.fingerprint != b.fingerprint
 
 
 def test_the_memory_joins_at_its_epoch(source, tmp_path):
     out = tmp_path / "c.pt"
-    train(source, SMALL.replace(memory_start_epoch=2), out=out)
+    fit(source, SMALL.replace(memory_start_epoch=2), out=out)
     assert [r["memory"] for r in _log(RunPaths(out))[1:]] == [0, 0, 24]
 
 
 def test_a_memory_that_is_still_empty_does_no_harm(source):
     config = SMALL.replace(memory_start_epoch=0, epochs=1, warmup_epochs=0)
     assert (
-        train(source, config).fingerprint
-        != train(source, config.replace(memory_size=0)).fingerprint
+        fit(source, config).fingerprint
+        != fit(source, config.replace(memory_size=0)).fingerprint
     )
 
 
 def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):
     out = tmp_path / "c.pt"
-    train(source, SMALL.replace(entropy_weight=0.1), out=out)
+    fit(source, SMALL.replace(entropy_weight=0.1), out=out)
     header, *records = _log(RunPaths(out))
     assert TrainConfig.from_dict(header["config"]) == SMALL.replace(entropy_weight=0.1)
     assert [r["epoch"] for r in records] == [0, 1, 2]
@@ -171,7 +174,7 @@ def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):
 
 
 def test_same_seed_same_bits_and_other_seed_other_bits(source):
-    a, b, c = (train(source, SMALL.replace(seed=seed)) for seed in (0, 0, 1))
+    a, b, c = (fit(source, SMALL.replace(seed=seed)) for seed in (0, 0, 1))
     assert a.fingerprint == b.fingerprint != c.fingerprint
 
 
@@ -179,7 +182,7 @@ def test_training_leaves_the_callers_random_stream_alone(source):
     torch.manual_seed(5)
     want = torch.rand(3)
     torch.manual_seed(5)
-    train(source, SMALL.replace(epochs=1))
+    fit(source, SMALL.replace(epochs=1))
     torch.testing.assert_close(torch.rand(3), want)
 
 
@@ -187,22 +190,22 @@ def test_training_leaves_the_callers_random_stream_alone(source):
     "changes",
     [
         {"optimizer": "adamw", "max_grad_norm": 0.1},
-        {"neighbours": 4, "projection": "mlp-bn", "precision": "bfloat16"},
+        {"neighbors": 4, "projection": "mlp-bn", "precision": "bfloat16"},
         {"view_dropout": 0.3, "projection": "mlp-bn", "hidden_dim": 16},
-        {"codebooks": "signs", "num_codebooks": 8, "num_codewords": 2, "memory_size": 0},
+        {"objective": "signs", "num_codebooks": 8, "num_codewords": 2, "memory_size": 0},
     ],
 )
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, changes):
     config = SMALL.replace(**changes)
-    whole = train(source, config, out=tmp_path / "whole.pt")
+    whole = fit(source, config, out=tmp_path / "whole.pt")
     out = tmp_path / "c.pt"
     paths = RunPaths(out)
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupting(source, epoch), config, out=out)
+        fit(Interrupting(source, epoch), config, out=out)
     assert not out.exists()
     assert Codebooks.load(paths.checkpoint).provenance["epochs_done"] == epoch
-    resumed = train(source, config, out=out, resume=True)
+    resumed = fit(source, config, out=out, resume=True)
     assert resumed.fingerprint == whole.fingerprint
     assert not paths.checkpoint.exists()
     timeless = [
@@ -215,37 +218,37 @@ def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, chang
 def test_without_resume_an_old_checkpoint_is_not_used(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupting(source, 2), SMALL.replace(seed=9), out=out)
-    assert train(source, SMALL, out=out).fingerprint == train(source, SMALL).fingerprint
+        fit(Interrupting(source, 2), SMALL.replace(seed=9), out=out)
+    assert fit(source, SMALL, out=out).fingerprint == fit(source, SMALL).fingerprint
 
 
 def test_a_checkpoint_of_other_settings_or_data_is_refused(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupting(source, 1), SMALL, out=out)
+        fit(Interrupting(source, 1), SMALL, out=out)
     with pytest.raises(InvalidInputError, match=r"other settings \(lr=0.05 there, 0.01 here\)"):
-        train(source, SMALL.replace(lr=0.01), out=out, resume=True)
+        fit(source, SMALL.replace(lr=0.01), out=out, resume=True)
     other = FeatureViews(clustered_views(seed=1)[0])
     with pytest.raises(InvalidInputError, match="belongs to a run on other data"):
-        train(other, SMALL, out=out, resume=True)
+        fit(other, SMALL, out=out, resume=True)
 
 
 def test_a_checkpoint_of_another_version_is_refused(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupting(source, 1), SMALL, out=out)
+        fit(Interrupting(source, 1), SMALL, out=out)
     checkpoint = RunPaths(out).checkpoint
     content = torch.load(checkpoint, weights_only=True)
-    del content["training"]["config"]["neighbours"]
+    del content["training"]["config"]["objective"]["neighbors"]
     torch.save(content, checkpoint)
     with pytest.raises(InvalidInputError, match="made by another version of mecoq-index"):
-        train(source, SMALL, out=out, resume=True)
+        fit(source, SMALL, out=out, resume=True)
 
 
 def test_bfloat16_is_near_to_float32(source):
     config = SMALL.replace(memory_size=0, epochs=1)
     exact, rounded = (
-        train(source, config.replace(precision=p)).projection[0].weight
+        fit(source, config.replace(precision=p)).projection[0].weight
         for p in ("float32", "bfloat16")
     )
     assert 0 < np.abs(exact - rounded).max() < 0.05
@@ -263,25 +266,25 @@ def test_bfloat16_on_a_cpu_without_its_products_is_warned_of(
     source, capabilities, expected, monkeypatch, caplog
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    train(source, SMALL.replace(epochs=1, precision="bfloat16"))
+    fit(source, SMALL.replace(epochs=1, precision="bfloat16"))
     assert ("this CPU has no products of bfloat16" in caplog.text) != expected
 
 
 def test_a_damaged_checkpoint_is_refused(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupting(source, 1), SMALL, out=out)
+        fit(Interrupting(source, 1), SMALL, out=out)
     checkpoint = RunPaths(out).checkpoint
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     with pytest.raises(ArtifactError, match=r"c\.checkpoint\.pt is no"):
-        train(source, SMALL, out=out, resume=True)
+        fit(source, SMALL, out=out, resume=True)
 
 
 def test_codebooks_without_a_training_state_are_no_checkpoint(source, tmp_path):
     out = tmp_path / "c.pt"
-    train(source, SMALL.replace(epochs=1)).save(RunPaths(out).checkpoint)
+    fit(source, SMALL.replace(epochs=1)).save(RunPaths(out).checkpoint)
     with pytest.raises(ArtifactError, match="it holds no state of training"):
-        train(source, SMALL, out=out, resume=True)
+        fit(source, SMALL, out=out, resume=True)
 
 
 def test_a_diverging_run_says_so_and_leaves_no_output(tmp_path):
@@ -291,19 +294,21 @@ def test_a_diverging_run_says_so_and_leaves_no_output(tmp_path):
     with pytest.raises(
         TrainingError, match=r"became (nan|inf|NaN or Inf) in epoch \d.*\. Lower lr"
     ):
-        train(FeatureViews(views), SMALL, out=out)
+        fit(FeatureViews(views), SMALL, out=out)
     assert [p.name for p in tmp_path.iterdir()] == ["c.log.jsonl"]
 
 
 def test_progress_is_reported_to_the_last_step(source):
     seen = []
-    train(source, SMALL, on_progress=seen.append)
-    assert (seen[-1].epoch, seen[-1].step) == (2, seen[-1].steps)
-    assert set(seen[-1].terms) == {"loss", "contrastive", "regularizer"}
+    fit(source, SMALL, on_progress=lambda *told: seen.append(told))
+    texts, done, totals = zip(*seen, strict=True)
+    assert re.fullmatch(r"epoch 3/3 loss \S+ contrastive \S+ regularizer \S+", texts[-1])
+    assert set(totals) == {3 * source.steps(SMALL.batch_size)}
+    assert list(done) == list(range(1, totals[0] + 1))
 
 
 def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
-    books = train(source, SMALL)
+    books = fit(source, SMALL)
     np.testing.assert_allclose(np.linalg.norm(books.codewords, axis=2), 1, atol=1e-6)
     assert TrainConfig.from_dict(books.provenance["config"]) == SMALL
     assert source.width == books.P
@@ -313,7 +318,7 @@ def test_codewords_are_unit_vectors_and_provenance_names_the_settings(source):
 def test_the_exported_projection_and_codes_are_those_of_the_model(source, projection):
     config = SMALL.replace(projection=projection, hidden_dim=16)
     run = TrainingRun(source, config, None, None, "cpu")
-    run.train_epoch(None)
+    run.train_epoch(silent)
     run.model.eval()
     books = run.codebooks({})
     x = clustered_views(seed=3)[0][0]
@@ -326,18 +331,18 @@ def test_the_exported_projection_and_codes_are_those_of_the_model(source, projec
 
 def test_dropout_is_that_of_the_settings(source):
     config = SMALL.replace(view_dropout=0.3)
-    assert train(source, config).fingerprint != train(source, SMALL).fingerprint
+    assert fit(source, config).fingerprint != fit(source, SMALL).fingerprint
     by_hand = source.with_dropout(0.3)
-    assert train(source, config).fingerprint == train(by_hand, config).fingerprint
+    assert fit(source, config).fingerprint == fit(by_hand, config).fingerprint
     with pytest.raises(InvalidInputError, match=r"must be 0 or view_dropout, 0\.0, got 0\.3"):
-        train(by_hand, SMALL)
+        fit(by_hand, SMALL)
 
 
 def test_cuda_is_refused_where_there_is_none(source):
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA GPU")
     with pytest.raises(InvalidInputError, match="torch sees no CUDA GPU here"):
-        train(source, SMALL, device="cuda")
+        fit(source, SMALL, device="cuda")
 
 
 @pytest.mark.gpu
@@ -345,6 +350,6 @@ def test_training_on_a_gpu_lowers_the_loss(source, tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU on this machine")
     out = tmp_path / "c.pt"
-    train(source, SMALL.replace(epochs=8, memory_size=0), out=out, device="cuda")
+    fit(source, SMALL.replace(epochs=8, memory_size=0), out=out, device="cuda")
     records = _log(RunPaths(out))[1:]
     assert records[-1]["contrastive"] < records[0]["contrastive"] - 0.1
