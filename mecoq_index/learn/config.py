@@ -27,6 +27,9 @@ ProjectionKind = Literal["linear", "mlp", "mlp-bn"]
 OptimizerName = Literal["sgd", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+_HIGHEST_SEED = 2**43 - 1
+"""Seed and epoch make one number of 64 bits."""
+
 # Names of settings in files of earlier releases.
 _RENAMED = {"neighbours": "neighbors", "neighbour_share": "neighbor_share"}
 
@@ -109,6 +112,8 @@ class TrainConfig:
             raise InvalidInputError(
                 f"warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}."
             )
+        if self.seed > _HIGHEST_SEED:
+            raise InvalidInputError(f"seed must be at most {_HIGHEST_SEED}, got {self.seed}.")
         if self.warmup_lr > self.lr:
             raise InvalidInputError(
                 f"warmup_lr must be at most lr={self.lr}, got {self.warmup_lr}."

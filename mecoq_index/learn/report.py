@@ -1,4 +1,4 @@
-"""What the codebooks have learned, in numbers that need no labels, and warnings about them."""
+"""The report on trained codebooks: measures that need no labels, and warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Vectors
+from .._arrays import Ids, Vectors
 from ..codebooks import Codebooks
 from ..scoring import block_normalize, decode, encode
 
@@ -16,6 +16,8 @@ _NEIGHBORS = 10
 _FEW_ITEMS = 500
 _COLLAPSED = 0.1
 _BLOCK = 256
+_TIED = 1e-5
+"""Scores that differ by less are equal but for rounding."""
 
 
 def measure(
@@ -24,6 +26,7 @@ def measure(
     *,
     items: Vectors,
     queries: Vectors,
+    own_rows: Ids | None = None,
     num_items: int,
     measured_on: str,
 ) -> dict[str, Any]:
@@ -34,6 +37,8 @@ def measure(
         facts: Facts on the run: ``epochs``, perhaps ``best_epoch`` and ``view_agreement``.
         items: float32 (n, P), a sample of the items trained on.
         queries: float32 (nq, P), items to measure by.
+        own_rows: int64 (nq,), the row of each query in ``items``, which is no neighbor of its own;
+            None if the queries are not among the items.
         num_items: The number of items trained on.
         measured_on: What the queries are, in words.
 
@@ -41,7 +46,8 @@ def measure(
         The facts, and ``items``, ``measured_on``, ``distinct_codes`` (the share of the sample's
         codes that are different from each other), ``codeword_usage`` (the share of codewords that
         the sample uses), ``neighbors_kept`` (the share of the 10 nearest items by cosine that are
-        among the 10 best by AQS, ties counted as kept), and ``warnings``, a list of sentences.
+        among the 10 best by AQS, ties broken at random, on average), and ``warnings``, a list of
+        sentences.
     """
     codes = encode(codebooks.embed(items, given="features"), codebooks)
     distinct = len(np.unique(codes, axis=0)) / len(codes)
@@ -54,20 +60,21 @@ def measure(
         "codeword_usage": round(float(np.mean(used)), 4),
     }
     if len(items) > _NEIGHBORS:
-        kept = _neighbors_kept(codebooks, items, queries, decode(codes, codebooks))
+        kept = _neighbors_kept(codebooks, items, queries, decode(codes, codebooks), own_rows)
         report["neighbors_kept"] = round(kept, 4)
-    report["warnings"] = _warnings(report, codebooks)
+    report["warnings"] = _warnings(report, codebooks, len(codes))
     return report
 
 
-def _warnings(report: Mapping[str, Any], codebooks: Codebooks) -> list[str]:
+def _warnings(report: Mapping[str, Any], codebooks: Codebooks, num_codes: int) -> list[str]:
+    """Sentences on what is wrong; ``num_codes`` codes were looked at."""
     found = []
     if report["items"] < _FEW_ITEMS:
         found.append(
             f"there were only {report['items']} items to learn from; codebooks learned from fewer "
             f"than {_FEW_ITEMS} rarely serve others."
         )
-    possible = min(1.0, 2.0**codebooks.bits / report["items"])
+    possible = min(1.0, 2.0 ** min(codebooks.bits, 64) / num_codes)
     if report["distinct_codes"] < _COLLAPSED * possible:
         found.append(
             f"the codes have collapsed: only {report['distinct_codes']:.1%} of them are different "
@@ -82,19 +89,33 @@ def _warnings(report: Mapping[str, Any], codebooks: Codebooks) -> list[str]:
 
 
 def _neighbors_kept(
-    codebooks: Codebooks, items: Vectors, queries: Vectors, decoded: Vectors
+    codebooks: Codebooks,
+    items: Vectors,
+    queries: Vectors,
+    decoded: Vectors,
+    own_rows: Ids | None,
 ) -> float:
+    """Mean share of the nearest items by cosine that are among the best by AQS.
+
+    Items that tie for the last places get an equal part of them, so collapsed codes keep no more
+    than chance does.
+    """
     unit, by_cosine = _unit(items), _unit(queries)
     by_code = block_normalize(codebooks.embed(queries, given="features"), codebooks.M)
     kept = 0.0
     for at in range(0, len(queries), _BLOCK):
         some = slice(at, at + _BLOCK)
         cosine, scores = by_cosine[some] @ unit.T, by_code[some] @ decoded.T
-        # A query that is itself among the items is no neighbor of its own.
-        cosine[cosine > 1 - 1e-6] = -2
+        if own_rows is not None:
+            itself = np.arange(len(cosine)), own_rows[some]
+            cosine[itself], scores[itself] = -np.inf, -np.inf
         nearest = np.argpartition(-cosine, _NEIGHBORS - 1, axis=1)[:, :_NEIGHBORS]
         border = np.partition(scores, -_NEIGHBORS, axis=1)[:, -_NEIGHBORS, None]
-        kept += float((np.take_along_axis(scores, nearest, axis=1) >= border - 1e-5).sum())
+        above, below = scores > border + _TIED, scores < border - _TIED
+        places = _NEIGHBORS - above.sum(axis=1, keepdims=True)
+        tied = ~above & ~below
+        chance = above + tied * (places / tied.sum(axis=1, keepdims=True))
+        kept += float(np.take_along_axis(chance, nearest, axis=1).sum())
     return kept / (_NEIGHBORS * len(queries))
 
 

@@ -74,6 +74,10 @@ def fit(
         TrainingError: If the loss becomes NaN or Inf.
         KeyboardInterrupt: On Ctrl-C; the checkpoint of the last whole epoch stays.
     """
+    if config.view_dropout and not isinstance(source, HasDropout):
+        raise InvalidInputError(
+            f"view_dropout works on features, not on {type(source).__name__}. Set it to 0."
+        )
     if isinstance(source, HasDropout) and source.dropout != config.view_dropout:
         if source.dropout:
             raise InvalidInputError(

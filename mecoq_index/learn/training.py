@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -38,6 +38,8 @@ logger = logging.getLogger("mecoq_index")
 
 DEFAULT_BACKBONE = "torchvision:vgg16"
 _MOST_HELD_OUT = 1000
+_FEWEST_TO_SPARE = 1000
+"""With fewer vectors all are trained on, and the report measures on some of them."""
 _SAMPLED_ITEMS = 20_000
 _SAMPLED_IMAGES = 500
 _JUDGED = 2000
@@ -183,22 +185,29 @@ class _Asked:
                 kind,
                 64 if self.bits is None else self.bits,
                 self.codewords,
-                _name_of(self.objective),
+                **_named(self.objective),
             )
             if self.objective is not None and not isinstance(self.objective, str):
                 chosen = chosen.replace(objective=self.objective)
         changes = dict(self.settings)
-        if "epochs" in changes and "warmup_epochs" not in changes:
-            changes["warmup_epochs"] = min(chosen.warmup_epochs, changes["epochs"])
+        epochs = changes.get("epochs")
+        if "warmup_epochs" not in changes and isinstance(epochs, (int, np.integer)) and epochs >= 1:
+            changes["warmup_epochs"] = min(chosen.warmup_epochs, epochs)
         return chosen.replace(**changes)
 
 
-def _name_of(objective: ObjectiveName | Settings | None) -> ObjectiveName:
+def _named(objective: ObjectiveName | Settings | None) -> dict[str, ObjectiveName]:
+    """The name of an objective as an argument; none if `recommended` is to choose."""
     if objective is None:
-        return "contrast"
-    name = objective if isinstance(objective, str) else getattr(objective, "name", None)
-    check_known([str(name)], KINDS, what="objective")
-    return name  # type: ignore[return-value]
+        return {}
+    if not isinstance(objective, (str, *KINDS.values())):
+        raise InvalidInputError(
+            f"objective must be one of {sorted(KINDS)} or settings of one, got "
+            f"{type(objective).__name__}."
+        )
+    name = objective if isinstance(objective, str) else objective.name
+    check_known([name], KINDS, what="objective")
+    return {"objective": cast(ObjectiveName, name)}
 
 
 def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -217,6 +226,8 @@ def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
 def _train_on_vectors(
     items: VectorItems, asked: _Asked, normalize: bool, run: dict[str, Any], progress: Any
 ) -> Codebooks:
+    if items.n < 2:
+        raise InvalidInputError(f"training needs at least 2 items to contrast, got {items.n}.")
     views = items.views
     if views is None:
         views = FeatureViews(items.to_vectors()[None], backbone=items.backbone)
@@ -232,16 +243,19 @@ def _train_on_vectors(
     order = np.random.default_rng([config.seed, 4]).permutation(len(views))
     count = min(_MOST_HELD_OUT, len(views) // 20)
     queries, kept = np.sort(order[:count]), np.sort(order[count:])
-    if len(views) < 20 * 50:  # too few to spare any
+    own_rows = None
+    if len(views) < _FEWEST_TO_SPARE:
         queries, kept = order[:_MOST_HELD_OUT], np.sort(order)
-    told = f"{len(queries)} {'held-out' if len(kept) < len(views) else 'training'} items"
+        own_rows = queries
+    measured_on = f"{len(queries)} {'held-out' if len(kept) < len(views) else 'training'} items"
     training = views.take(kept) if len(kept) < len(views) else views
     report = partial(
         measure,
         items=plain[kept[:: max(1, len(kept) // _SAMPLED_ITEMS)]],
         queries=plain[queries],
+        own_rows=own_rows,
         num_items=len(kept),
-        measured_on=told,
+        measured_on=measured_on,
     )
     return _run(training, config, run, progress, record=record, measure=report)
 
@@ -309,6 +323,7 @@ def _measured_on_images(
             facts,
             items=found,
             queries=found,
+            own_rows=np.arange(len(found)),
             num_items=len(images),
             measured_on=f"{len(found)} training images",
         )

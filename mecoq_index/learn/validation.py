@@ -61,7 +61,7 @@ def _check_kind(name: str, kind: Any, value: Any) -> None:
         if not isinstance(value, kind):
             raise InvalidInputError(f"{name} must be one of the settings' classes, got {value!r}.")
     elif choices:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise InvalidInputError(f"{name} must be one of {list(choices)}, got {value!r}.")
     elif isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise InvalidInputError(f"{name} must be {kind.__name__}, got {value!r}.")

@@ -61,6 +61,17 @@ class Interrupting:
             yield pair
 
 
+class Bare:
+    """A source of pairs that is nothing else."""
+
+    def __init__(self, source):
+        self._source, self.width = source, source.width
+        self.batches, self.steps = source.batches, source.steps
+
+    def __len__(self):
+        return len(self._source)
+
+
 def test_training_lowers_the_loss_and_changes_the_codebooks(source, tmp_path):
     config = SMALL.replace(epochs=8, memory_size=0)
     out = tmp_path / "c.pt"
@@ -152,10 +163,7 @@ def test_the_memory_joins_at_its_epoch(source, tmp_path):
 
 def test_a_memory_that_is_still_empty_does_no_harm(source):
     config = SMALL.replace(memory_start_epoch=0, epochs=1, warmup_epochs=0)
-    assert (
-        fit(source, config).fingerprint
-        != fit(source, config.replace(memory_size=0)).fingerprint
-    )
+    assert fit(source, config).fingerprint != fit(source, config.replace(memory_size=0)).fingerprint
 
 
 def test_the_log_tells_every_term_and_the_health_of_the_codes(source, tmp_path):
@@ -228,6 +236,11 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused(source, tmp_path):
         fit(Interrupting(source, 1), SMALL, out=out)
     with pytest.raises(InvalidInputError, match=r"other settings \(lr=0.05 there, 0.01 here\)"):
         fit(source, SMALL.replace(lr=0.01), out=out, resume=True)
+    with pytest.raises(InvalidInputError, match=r"settings \(temperature=0.4 there, 0.3 here\)"):
+        fit(source, SMALL.replace(temperature=0.3), out=out, resume=True)
+    signs = SMALL.replace(objective="signs", num_codebooks=8, num_codewords=2)
+    with pytest.raises(InvalidInputError, match="objective='contrast' there, 'signs' here"):
+        fit(source, signs, out=out, resume=True)
     other = FeatureViews(clustered_views(seed=1)[0])
     with pytest.raises(InvalidInputError, match="belongs to a run on other data"):
         fit(other, SMALL, out=out, resume=True)
@@ -336,6 +349,12 @@ def test_dropout_is_that_of_the_settings(source):
     assert fit(source, config).fingerprint == fit(by_hand, config).fingerprint
     with pytest.raises(InvalidInputError, match=r"must be 0 or view_dropout, 0\.0, got 0\.3"):
         fit(by_hand, SMALL)
+
+
+def test_dropout_of_a_source_that_has_none_is_refused(source):
+    with pytest.raises(InvalidInputError, match="view_dropout works on features, not on Bare"):
+        fit(Bare(source), SMALL.replace(view_dropout=0.3))
+    assert fit(Bare(source), SMALL).fingerprint == fit(source, SMALL).fingerprint
 
 
 def test_cuda_is_refused_where_there_is_none(source):
