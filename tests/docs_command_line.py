@@ -13,8 +13,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "command-line.md"
 HEAD = """# Command line
 
 Every command takes `--help`, and those that make or change something take `--json` and `--quiet`.
-Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an
-error with its reason in one sentence, and 2 on a wrong command line.
+Results go to standard output, everything else to standard error. The exit code is 0 on
+success, 1 on an error with its reason in one sentence, and 2 on a wrong command line.
 """
 
 

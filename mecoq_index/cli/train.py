@@ -41,11 +41,11 @@ from ._output import Output, after_interrupt
 @click.option("--binary", "objective", flag_value="signs", hidden=True)
 @click.option(
     "--neighbors",
-    "--neighbours",
     type=click.IntRange(min=0),
     help="Nearest neighbors of an item that serve as its positives. "
     "[default: 3 for features with views, 5 without; none for images and distillation]",
 )
+@click.option("--neighbours", "neighbors", type=click.IntRange(min=0), hidden=True)
 @click.option("--normalize", is_flag=True, help="Divide vectors by their length, here and later.")
 @click.option("--vector-column", help="For tables: the column of vectors.", metavar="NAME")
 @click.option("--preset", help="A released setting, for instance cifar10-i-32.")

@@ -13,10 +13,10 @@ from mecoq_index.embed.backbones import load_backbone
 from mecoq_index.embed.encoder import embed_images, extract_features
 from mecoq_index.errors import InvalidInputError
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.trainer import fit
 
 TINY = "tiny_network:TinyNetwork"
-CONFIG = TrainConfig(
+CONFIG = TrainConfig().replace(
     num_codebooks=2, num_codewords=4, dim=6, epochs=2, batch_size=8, memory_size=0, lr=0.05
 )
 
@@ -114,7 +114,7 @@ def test_training_from_images_gives_codebooks_that_embed_images(layers, tmp_path
     images = ImageArray(pixels())
     config = CONFIG.replace(trainable_layers=layers)
     out = tmp_path / "c.pt"
-    train(ImageViews(images, backbone.transform), config, backbone=backbone, out=out, device="cpu")
+    fit(ImageViews(images, backbone.transform), config, backbone=backbone, out=out, device="cpu")
     books = Codebooks.load(out)
     assert (books.backbone.state is None) == (layers == 0)
     z = embed_images(images, books, device="cpu").z
@@ -122,22 +122,22 @@ def test_training_from_images_gives_codebooks_that_embed_images(layers, tmp_path
     np.testing.assert_allclose(z, books.project(extracted.features), atol=1e-6)
 
 
-@pytest.mark.parametrize("neighbours", [0, 3])
-def test_a_trained_backbone_changes_where_it_may_and_resumes_to_equal_bits(neighbours, tmp_path):
+@pytest.mark.parametrize("neighbors", [0, 3])
+def test_a_trained_backbone_changes_where_it_may_and_resumes_to_equal_bits(neighbors, tmp_path):
     config = CONFIG.replace(
-        trainable_layers=1, epochs=3, backbone_lr_scale=1.0, neighbours=neighbours
+        trainable_layers=1, epochs=3, backbone_lr_scale=1.0, neighbors=neighbors
     )
 
     def run(out, resume=False, stop=None):
         backbone = load_backbone(TINY)
         before = {k: v.clone() for k, v in backbone.module.state_dict().items()}
 
-        def on_progress(progress):
-            if progress.epoch == stop:
+        def on_progress(text, done, total):
+            if done == stop:
                 raise KeyboardInterrupt
 
         source = ImageViews(ImageArray(pixels()), backbone.transform)
-        books = train(
+        books = fit(
             source, config, backbone=backbone, out=out, resume=resume, on_progress=on_progress
         )
         return books, before, backbone.module.state_dict()

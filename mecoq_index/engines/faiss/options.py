@@ -29,7 +29,7 @@ OPTIONS = (
         name="seed",
         kind=int,
         help="with IVF, seed of the lists' k-means. [default: 0]",
-        stages=frozenset({"build", "bench"}),
+        stages=frozenset({"build"}),
         minimum=0,
     ),
     Option(
