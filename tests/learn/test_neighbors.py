@@ -5,8 +5,8 @@ from clusters import clustered_views
 from mecoq_index import scoring
 from mecoq_index.data.features import FeatureViews
 from mecoq_index.errors import InvalidInputError
-from mecoq_index.learn.objective import neighbors
 from mecoq_index.learn.config import TrainConfig
+from mecoq_index.learn.objective import neighbors
 from mecoq_index.learn.objective.neighbors import draw_partners, neighbor_graph
 from mecoq_index.learn.trainer import fit
 
