@@ -30,14 +30,14 @@ from mecoq_index.data.features import FeatureViews
 from mecoq_index.engines.faiss.inject import import_faiss
 from mecoq_index.engines.hits import Hits
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.presets import for_features
+from mecoq_index.learn.presets import recommended
 from mecoq_index.scoring import block_normalize, decode, encode
 
 BITS = 32
 EPOCHS = 20
 
 PARTS: dict[str, dict[str, Any]] = {
-    "without neighbours": {"neighbours": 0},
+    "without neighbours": {"neighbors": 0},
     "without batch normalisation": {"projection": "mlp"},
     "linear projection": {"projection": "linear"},
     "without debiasing": {"positive_prior": 0.0},
@@ -90,11 +90,13 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
     listed: list[tuple[str, Any, Any]] = []
     for seed in seeds:
         common = {"precision": PRECISION, "epochs": 1 if quick else EPOCHS, "seed": seed}
-        base = for_features(BITS).replace(**common)
+        base = recommended("views", BITS).replace(**common)
         listed.append(("recommended", measure_scores, base))
         if quick:
             break
-        listed.append(("K = 256", train_and_measure, for_features(BITS, 256).replace(**common)))
+        listed.append(
+            ("K = 256", train_and_measure, recommended("views", BITS, 256).replace(**common))
+        )
         listed.append(("without the items as they are", train_without_features, base))
         listed += [
             (name, train_and_measure, base.replace(**change)) for name, change in PARTS.items()
@@ -103,4 +105,4 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
 
 
 if __name__ == "__main__":
-    run_benchmark(__doc__, jobs, held_out=True, remember_neighbours=True)
+    run_benchmark(__doc__, jobs, held_out=True, remember_neighbors=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import DATA, add_output_options, write_result
+from common import DATA, add_output_options, settings_record, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._devices import cpu_multiplies_bfloat16
 from mecoq_index.bench.environment import describe_environment
@@ -31,17 +32,20 @@ from mecoq_index.data.features import FeatureViews
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.inject import import_faiss
 from mecoq_index.engines.hits import Hits
-from mecoq_index.learn import run
+from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import Precision, TrainConfig
-from mecoq_index.learn.neighbours import neighbour_graph
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.objective import contrast
+from mecoq_index.learn.objective.neighbors import neighbor_graph
+from mecoq_index.learn.trainer import fit
 from mecoq_index.scoring import encode
 
 MAP_AT = 1000
 HELD_OUT = 2000
 SEEDS = (0, 1, 2)
-MOST_NEIGHBOURS = 20
-"""Of an item, in any job whose neighbours are remembered."""
+TERMS = ("loss", "contrastive", "regularizer", "entropy")
+"""Terms of a loss, as the log of a run names them."""
+MOST_NEIGHBORS = 20
+"""Of an item, in any job whose neighbors are remembered."""
 PRECISION: Precision = "bfloat16" if cpu_multiplies_bfloat16() else "float32"
 """bfloat16 saves time on CPUs that have its products, and takes many times as long on others."""
 
@@ -136,17 +140,19 @@ def train_and_measure(cifar: Cifar10, config: TrainConfig) -> dict[str, Any]:
 def train_books(cifar: Cifar10, config: TrainConfig) -> tuple[Codebooks, dict[str, Any]]:
     """Train codebooks; they, and the row of `train_and_measure`."""
     started = time.perf_counter()
-    log: list[Any] = []
-    books = train(cifar.source(), config, device="cpu", on_progress=log.append)
-    seconds = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as folder:
+        paths = RunPaths(Path(folder) / "books.pt")
+        books = fit(cifar.source(), config, device="cpu", out=paths.out)
+        seconds = time.perf_counter() - started
+        last = json.loads(paths.log.read_text(encoding="utf-8").splitlines()[-1])
     row = {
         "map": mean_ap(cifar.data, search_codes(cifar.data, books)),
         "bits": config.bits,
         "bytes_per_vector": config.bits / 8,
         "seed": config.seed,
         "training_seconds": round(seconds, 1),
-        "terms": dict(log[-1].terms),
-        "config": config.to_dict(),
+        "terms": {name: last[name] for name in TERMS if name in last},
+        "config": settings_record(config),
     }
     if "view_agreement" in books.provenance:
         row["view_agreement"] = books.provenance["view_agreement"]
@@ -171,23 +177,23 @@ _graphs: dict[str, Ids] = {}
 
 
 def _remembered_graph(x: Vectors, k: int) -> Ids:
-    """`neighbour_graph`, a good part of a short job's time and the same for many of them."""
-    if k > MOST_NEIGHBOURS:
-        raise ValueError(f"neighbours must be at most {MOST_NEIGHBOURS} here, got {k}")
+    """`neighbor_graph`, a good part of a short job's time and the same for many of them."""
+    if k > MOST_NEIGHBORS:
+        raise ValueError(f"neighbors must be at most {MOST_NEIGHBORS} here, got {k}")
     key = hashlib.sha256(x).hexdigest()
     if key not in _graphs:
-        _graphs[key] = neighbour_graph(x, MOST_NEIGHBOURS)
+        _graphs[key] = neighbor_graph(x, MOST_NEIGHBORS)
     return _graphs[key][:, :k]
 
 
 def _start_worker(
-    paths: tuple[Path, Path], held_out: bool, limit: int | None, remember_neighbours: bool
+    paths: tuple[Path, Path], held_out: bool, limit: int | None, remember_neighbors: bool
 ) -> None:
     torch.set_num_threads(1)
     import_faiss().omp_set_num_threads(1)
     _shared["cifar"] = load(paths, held_out=held_out, limit=limit)
-    if remember_neighbours:
-        run.neighbour_graph = _remembered_graph
+    if remember_neighbors:
+        contrast.neighbor_graph = _remembered_graph
 
 
 def _work(job: tuple[str, Any, Any]) -> dict[str, Any]:
@@ -202,7 +208,7 @@ def run_jobs(
     paths: tuple[Path, Path],
     held_out: bool,
     limit: int | None,
-    remember_neighbours: bool,
+    remember_neighbors: bool,
 ) -> list[dict[str, Any]]:
     """Run (name, function, argument) jobs, each on one thread, and print each row when it is done.
 
@@ -213,14 +219,14 @@ def run_jobs(
         processes,
         mp_context=get_context("spawn"),
         initializer=_start_worker,
-        initargs=(paths, held_out, limit, remember_neighbours),
+        initargs=(paths, held_out, limit, remember_neighbors),
     ) as pool:
         for row in pool.map(_work, jobs):
             print(
                 f"{row['method']:<44} {row['bits']:5g} bits  mAP@{MAP_AT} {row['map']:5.2f}",
                 flush=True,
             )
-            if remember_neighbours:  # which one job in many had to find
+            if remember_neighbors:  # which one job in many had to find
                 del row["training_seconds"]
             rows.append(row)
     return rows
@@ -232,7 +238,7 @@ def run_benchmark(
     *,
     held_out: bool,
     seeds: Sequence[int] = SEEDS,
-    remember_neighbours: bool = False,
+    remember_neighbors: bool = False,
     summarize: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None,
 ) -> None:
     """The command line of a benchmark: parse, measure, print, write.
@@ -243,7 +249,7 @@ def run_benchmark(
             and the seeds.
         held_out: Whether held-out database rows take the place of the queries.
         seeds: Those of a run that names none.
-        remember_neighbours: Find the neighbours once a process; rows then have no seconds.
+        remember_neighbors: Find the neighbors once a process; rows then have no seconds.
         summarize: What else to keep of the rows.
     """
     question = doc.splitlines()[0]
@@ -260,7 +266,7 @@ def run_benchmark(
         paths=find_features(args.features),
         held_out=held_out,
         limit=6000 if args.quick else None,
-        remember_neighbours=remember_neighbours,
+        remember_neighbors=remember_neighbors,
     )
     judged = "held-out database rows" if held_out else "all queries"
     result = {"metric": f"mAP@{MAP_AT} on {judged}, percent", "rows": rows}

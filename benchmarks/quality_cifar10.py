@@ -24,7 +24,7 @@ from cifar10 import MAP_AT, PRECISION, Cifar10, mean_ap, run_benchmark, train_an
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.runner import BASELINES
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.presets import for_binary, for_features, preset
+from mecoq_index.learn.presets import preset, recommended
 
 BITS = (16, 32, 64)
 LONG = 128
@@ -62,11 +62,11 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
 
     for seed in seeds:
         for bits in BITS[:1] if quick else (*BITS, LONG):
-            learn("MeCoQ, K=16", for_features(bits, 16))
-            learn("learned binary codes, Hamming", for_binary(bits))
+            learn("MeCoQ, K=16", recommended("views", bits, 16))
+            learn("learned binary codes, Hamming", recommended("views", bits, objective="signs"))
             if bits == LONG:
                 continue
-            learn("MeCoQ, K=256", for_features(bits, 256))
+            learn("MeCoQ, K=256", recommended("views", bits, 256))
             released = preset(f"cifar10-i-{bits}", loss="official")
             learn("official quantizer and loss", released.replace(epochs=OFFICIAL_EPOCHS))
             for name in BASELINES:

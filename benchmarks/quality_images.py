@@ -34,7 +34,7 @@ from cifar10_images import ARCHIVE, load_split
 from efficientnet_lite import TRAINABLE_LAYERS, FrozenMaps
 from trained import cache_folder, name_of, threads, train_once
 
-from common import add_output_options, write_result
+from common import add_output_options, settings_record, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._files import atomic_file
 from mecoq_index._optional import installed_version
@@ -50,8 +50,7 @@ from mecoq_index.embed.encoder import extract_features
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.hits import Hits
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.presets import for_features
-from mecoq_index.learn.run import Progress
+from mecoq_index.learn.presets import recommended
 from mecoq_index.learn.sources import PairSource
 from mecoq_index.scoring import encode
 
@@ -67,7 +66,7 @@ SIZE = 96
 VIEWS = 4
 QUICK_SIZE = 32
 
-END_TO_END: TrainConfig = for_features(64, 16).replace(
+END_TO_END: TrainConfig = recommended("views", 64, 16).replace(
     trainable_layers=TRAINABLE_LAYERS,
     epochs=6,
     batch_size=128,
@@ -78,7 +77,7 @@ END_TO_END: TrainConfig = for_features(64, 16).replace(
 """The settings for features, but a learning rate in proportion to the smaller batch, and epochs
 that two cores do within an hour. These changes were not tuned."""
 
-ON_FEATURES: TrainConfig = for_features(64, 16).replace(precision=PRECISION)
+ON_FEATURES: TrainConfig = recommended("views", 64, 16).replace(precision=PRECISION)
 
 # A blur by 3 pixels hardly shows on images magnified three times, and costs a quarter of a view.
 AUGMENTATION = Augmentation(blur=0.0)
@@ -86,7 +85,7 @@ AUGMENTATION = Augmentation(blur=0.0)
 
 @dataclass(frozen=True, eq=False)
 class MapsWithFeatures:
-    """Maps of images and of views of them, whose neighbours are found by features.
+    """Maps of images and of views of them, whose neighbors are found by features.
 
     Attributes:
         maps: What the frozen blocks made of each image, and of views of it.
@@ -185,7 +184,7 @@ def features_of(maps: npt.NDArray[Any], backbone: BackboneModel) -> Vectors:
 def train_books(
     source: PairSource, config: TrainConfig, kind: str, backbone: BackboneModel | None = None
 ) -> tuple[Codebooks, dict[str, Any]]:
-    """Codebooks; and the settings, and seconds of the epochs, without the search for neighbours."""
+    """Codebooks; and the settings, and seconds of the epochs, without the search for neighbors."""
     paths = train_once(source, config, f"images-{kind}", backbone, _tell)
     records = [json.loads(line) for line in paths.log.read_text(encoding="utf-8").splitlines()]
     seconds = [r["seconds"] for r in records if "epoch" in r]
@@ -193,13 +192,14 @@ def train_books(
         "seed": config.seed,
         "training_seconds": round(sum(seconds), 1),
         "seconds_per_epoch": seconds,
-        "config": config.to_dict(),
+        "config": settings_record(config),
     }
 
 
-def _tell(at: Progress) -> None:
-    if at.step == at.steps:
-        _say(f"epoch {at.epoch + 1} of {at.epochs}: loss {at.terms['loss']:.4f}")
+def _tell(text: str, done: int, total: int) -> None:
+    epoch, epochs = (int(number) for number in text.split()[1].split("/"))
+    if done * epochs == epoch * total:
+        _say(text)
 
 
 def _say(text: str) -> None:

@@ -8,8 +8,8 @@ Two sets: the image features of the CIFAR-10 pack (queries: all 10,000 test imag
 embeddings of WordNet definitions (texts.py; queries: 2,000 texts that are neither trained on nor
 searched in). From each only the matrix of the database is used. Two ways to learn:
 
-- *contrast*: neighbours as positives and dropout (`for_vectors`); learns a similarity of its own.
-- *distillation*: reproduces the ranking by cosine (`for_distillation`).
+- *contrast*: neighbors as positives and dropout; learns a similarity of its own.
+- *distillation*: reproduces the ranking by cosine.
 
 Beside them OPQ, PQ, ITQ and RaBitQ, on the same unit vectors. RaBitQ keeps 8 bytes a vector beside
 its bits, so at 16, 32 and 64 bits nothing of it fits: it is given as many bits as the others, and
@@ -41,9 +41,9 @@ from mecoq_index.bench.environment import describe_environment
 from mecoq_index.bench.metrics import mean_average_precision
 from mecoq_index.data.datasets import Dataset
 from mecoq_index.data.features import FeatureViews
-from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.presets import for_distillation, for_vectors
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.objective.settings import ObjectiveName
+from mecoq_index.learn.presets import recommended
+from mecoq_index.learn.trainer import fit
 
 BITS = (16, 32, 64)
 TEXT_QUERIES = 2000
@@ -59,15 +59,17 @@ class Codes:
     seconds: float
 
 
-def learned(make: Callable[[int], TrainConfig]) -> Callable[[Dataset, int, int, bool], Codes]:
-    """A method that trains with the settings that ``make`` gives for a number of bits."""
+def learned(objective: ObjectiveName) -> Callable[[Dataset, int, int, bool], Codes]:
+    """A method that trains with the settings recommended for an objective."""
 
     def run(data: Dataset, bits: int, seed: int, quick: bool) -> Codes:
-        config = make(bits).replace(seed=seed, precision=PRECISION)
+        config = recommended("vectors", bits, objective=objective).replace(
+            seed=seed, precision=PRECISION
+        )
         if quick:
             config = config.replace(epochs=2)
         started = time.perf_counter()
-        books = train(FeatureViews(data.database[None]), config, device="cpu")
+        books = fit(FeatureViews(data.database[None]), config, device="cpu")
         seconds = time.perf_counter() - started
         return Codes(search_codes(data, books).ids, config.bits / 8, seconds)
 
@@ -102,8 +104,8 @@ def rabitq(data: Dataset, bits: int, seed: int, quick: bool) -> Codes:
 
 
 METHODS: dict[str, Callable[[Dataset, int, int, bool], Codes]] = {
-    "MeCoQ, contrast": learned(for_vectors),
-    "MeCoQ, distillation": learned(for_distillation),
+    "MeCoQ, contrast": learned("contrast"),
+    "MeCoQ, distillation": learned("distillation"),
     "OPQ": fitted(OPQ),
     "PQ": fitted(PQ),
     "RaBitQ": rabitq,

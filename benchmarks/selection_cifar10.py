@@ -16,19 +16,19 @@ from typing import Any
 from cifar10 import PRECISION, run_benchmark, train_and_measure
 from correlation import correlate
 
-from mecoq_index.learn.presets import for_binary, for_features
+from mecoq_index.learn.presets import recommended
 
 BITS = 32
 HELD_OUT = 2000
 
 CHANGES: dict[str, dict[str, Any]] = {
     "recommended": {},
-    "without neighbours": {"neighbours": 0},
-    "1 neighbour": {"neighbours": 1},
-    "10 neighbours": {"neighbours": 10},
-    "20 neighbours": {"neighbours": 20},
-    "neighbours always": {"neighbour_share": 1.0},
-    "neighbours in 1 of 5": {"neighbour_share": 0.2},
+    "without neighbours": {"neighbors": 0},
+    "1 neighbour": {"neighbors": 1},
+    "10 neighbours": {"neighbors": 10},
+    "20 neighbours": {"neighbors": 20},
+    "neighbours always": {"neighbor_share": 1.0},
+    "neighbours in 1 of 5": {"neighbor_share": 0.2},
     "without batch normalisation": {"projection": "mlp"},
     "linear projection": {"projection": "linear"},
     "without debiasing": {"positive_prior": 0.0},
@@ -57,10 +57,12 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
     common: dict[str, Any] = {"precision": PRECISION, "epochs": 10, "held_out": HELD_OUT}
     if quick:
         common |= {"epochs": 1, "held_out": 200}
-    base = for_features(BITS)
+    base = recommended("views", BITS)
     configs = [(name, base.replace(**common | change)) for name, change in CHANGES.items()]
-    configs.append(("K = 256", for_features(BITS, 256).replace(**common)))
-    configs.append(("binary codes", for_binary(BITS).replace(**common)))
+    configs.append(("K = 256", recommended("views", BITS, 256).replace(**common)))
+    configs.append(
+        ("binary codes", recommended("views", BITS, objective="signs").replace(**common))
+    )
     return [
         (name, train_and_measure, config.replace(seed=seed))
         for seed in seeds
@@ -70,5 +72,5 @@ def jobs(quick: bool, seeds: Sequence[int]) -> list[tuple[str, Any, Any]]:
 
 if __name__ == "__main__":
     run_benchmark(
-        __doc__, jobs, held_out=True, seeds=(0,), remember_neighbours=True, summarize=correlate
+        __doc__, jobs, held_out=True, seeds=(0,), remember_neighbors=True, summarize=correlate
     )

@@ -5,7 +5,7 @@ the repository, ``$XDG_CACHE_HOME/mecoq-index-benchmarks`` or ``~/.cache/mecoq-i
 under a name made of the settings, the training data, the code, versions and the machine.
 
 K = 256 and K = 16 are trained apart, each with a projection of its own, so each has an embedding
-space of its own: scores and float neighbours of one say nothing about the other. The items are the
+space of its own: scores and float neighbors of one say nothing about the other. The items are the
 same ones in the same order, and so are their classes.
 """
 
@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -29,21 +29,22 @@ from cifar10 import Cifar10, find_features, load
 
 import mecoq_index
 from mecoq_index._arrays import Vectors
+from mecoq_index._progress import Progress, silent
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.data.features import FeatureViews
 from mecoq_index.embed.backbones import BackboneModel
 from mecoq_index.learn.checkpoint import RunPaths
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.presets import for_features
-from mecoq_index.learn.run import Progress
+from mecoq_index.learn.presets import recommended
 from mecoq_index.learn.sources import PairSource
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.trainer import fit
 from mecoq_index.scoring import block_normalize
 
 BITS = 64
 QUICK_ROWS = 6000
 QUICK_EPOCHS = 1
+TRAINING_MODULES = ("*.py", "data/*.py", "embed/*.py", "learn/**/*.py")
 TRAINING_CODE = ("trained.py", "cifar10.py", "efficientnet_lite.py", "quality_images.py")
 TRAINING_PACKAGES = ("numpy", "torch", "torchvision", "pillow", "faiss-cpu")
 
@@ -87,7 +88,7 @@ def trained(
         quick: Train on few rows for one epoch.
     """
     cifar = cifar10(features, quick=quick)
-    config = for_features(bits, num_codewords)
+    config = recommended("views", bits, num_codewords)
     if quick:
         config = config.replace(epochs=QUICK_EPOCHS)
     books = _book(cifar.source(), config)
@@ -117,7 +118,7 @@ def train_once(
     config: TrainConfig,
     kind: str,
     backbone: BackboneModel | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Progress = silent,
 ) -> RunPaths:
     """Codebooks from the cache, or trained into it; a run that was killed goes on.
 
@@ -125,7 +126,7 @@ def train_once(
         source: The training data.
         config: Every setting.
         kind: What the name in the cache begins with.
-        backbone: As in `mecoq_index.learn.trainer.train`.
+        backbone: As in `mecoq_index.learn.trainer.fit`.
         on_progress: Likewise.
     """
     weights = None if backbone is None else backbone.weights_sha256
@@ -133,7 +134,7 @@ def train_once(
     paths = RunPaths(cache_folder() / f"{kind}-{name}.pt")
     if not paths.out.exists():
         print(f"training {paths.out} for {config.epochs} epochs", file=sys.stderr, flush=True)
-        train(
+        fit(
             source,
             config,
             out=paths.out,
@@ -155,7 +156,8 @@ def name_of(*settings: Any) -> str:
 def _code() -> list[Any]:
     """What training and its times depend on: code, versions, machine."""
     package, here = Path(mecoq_index.__file__).parent, Path(__file__).parent
-    files = [*package.glob("*.py"), *package.glob("learn/*.py"), *map(here.joinpath, TRAINING_CODE)]
+    files = [file for pattern in TRAINING_MODULES for file in package.glob(pattern)]
+    files += map(here.joinpath, TRAINING_CODE)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.name}\0".encode() + file.read_bytes())

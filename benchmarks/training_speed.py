@@ -4,7 +4,7 @@
 
 The plain implementation is MeCoQ's equations typed down in PyTorch one after the other, as one
 would to read them: one quantizer call a view, einsum, boolean masks, all K^2 pairs of codewords in
-the regulariser, the memory as a list of batches. Both see the same batches of cached features and
+the regularizer, the memory as a list of batches. Both see the same batches of cached features and
 end an epoch at the same loss (checked), so that only the writing differs. Each round runs both,
 each in a process of its own, in turns; the ratio is taken within a round.
 """
@@ -23,19 +23,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import add_output_options, write_result
+from common import add_output_options, settings_record, write_result
+from mecoq_index._progress import silent
 from mecoq_index.data.features import FeatureViews
 from mecoq_index.learn.config import TrainConfig
-from mecoq_index.learn.trainer import train
+from mecoq_index.learn.objective.settings import ContrastSettings
+from mecoq_index.learn.run import TrainingRun
 
 FEATURE_WIDTH = 1280
 CONFIG = TrainConfig(
+    objective=ContrastSettings(memory_size=384, memory_start_epoch=0),
     num_codebooks=8,
     num_codewords=256,
     dim=128,
     batch_size=128,
-    memory_size=384,
-    memory_start_epoch=0,
     warmup_epochs=0,
     epochs=1,
 )
@@ -50,7 +51,7 @@ def make_source(items: int) -> FeatureViews:
 def plain_epoch(source: FeatureViews, config: TrainConfig) -> float:
     """One epoch of the equations as they stand in the paper; returns the mean loss."""
     M, K, Ds = config.num_codebooks, config.num_codewords, config.dim // config.num_codebooks
-    # The same starting point as the trainer's: its initialisation, drawn from the same stream.
+    # The same starting point as the trainer's: its initialization, drawn from the same stream.
     torch.manual_seed(config.seed << 20)
     projection = torch.nn.Linear(source.width, config.dim)
     codewords = torch.nn.Parameter(F.normalize(torch.randn(M, K, Ds), dim=-1))
@@ -65,7 +66,8 @@ def plain_epoch(source: FeatureViews, config: TrainConfig) -> float:
     steps = source.steps(config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, config.final_lr)
     memory: list[torch.Tensor] = []
-    rho, T, losses = config.positive_prior, config.temperature, []
+    own = config.objective
+    rho, T, losses = own.positive_prior, own.temperature, []
     for views in source.batches(0, config.batch_size, config.seed):
         n = len(views[0])
         unit = F.normalize(codewords, dim=-1)
@@ -88,12 +90,12 @@ def plain_epoch(source: FeatureViews, config: TrainConfig) -> float:
 
         total = debiased(negative)
         if memory:
-            stored = torch.cat(memory)[-config.memory_size :]
+            stored = torch.cat(memory)[-own.memory_size :]
             decoded = torch.einsum("nmk,mkd->nmd", stored, unit).reshape(len(stored), -1)
             total = total + debiased(torch.exp(zhat @ F.normalize(decoded, dim=-1).T / T))
         contrastive = -torch.log(positive / (positive + total)).mean()
         pairs = torch.einsum("mid,mjd->mij", unit, unit)
-        loss = contrastive + config.regularizer_weight * pairs.mean()
+        loss = contrastive + own.regularizer_weight * pairs.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -107,9 +109,9 @@ def plain_epoch(source: FeatureViews, config: TrainConfig) -> float:
 
 def our_epoch(source: FeatureViews, config: TrainConfig) -> float:
     """One epoch of the package's trainer; returns the mean loss."""
-    seen = []
-    train(source, config, device="cpu", on_progress=seen.append)
-    return seen[-1].terms["loss"]
+    run = TrainingRun(source, config, None, None, "cpu")
+    run.prepare()
+    return float(run.train_epoch(silent)["loss"])
 
 
 EPOCHS = {"mecoq_index": our_epoch, "plain": plain_epoch}
@@ -157,7 +159,7 @@ def measure(items: int, rounds: int, threads: int) -> dict[str, object]:
         "items": items,
         "threads": threads,
         "rounds": rounds,
-        "config": CONFIG.to_dict(),
+        "config": settings_record(CONFIG),
         "speedup_median": statistics.median(ratios),
         "rows": rows,
     }
