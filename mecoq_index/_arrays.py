@@ -145,6 +145,8 @@ def check_ids(ids: object, n: int, *, name: str = "ids") -> Ids:
             f"{name} must be an int64 array, got {got}. "
             f"Convert it with np.asarray({name}, dtype=np.int64)."
         )
+    if ids.ndim != 1:
+        raise InvalidInputError(f"{name} must have shape (n,), got {ids.shape}.")
     if ids.shape != (n,):
         raise InvalidInputError(f"{name} must have shape ({n},), got {ids.shape}.")
     if ids.size and ids.min() < 0:

@@ -264,16 +264,16 @@ def photos(tmp_path, monkeypatch, request):
     from mecoq_index.embed.backbones import load_backbone
     from mecoq_index.embed.encoder import embed_images
     from mecoq_index.learn.config import TrainConfig
-    from mecoq_index.learn.trainer import train
+    from mecoq_index.learn.trainer import fit
 
     monkeypatch.syspath_prepend(str(request.path.parent / "learn"))
     backbone = load_backbone("tiny_network:TinyNetwork")
     pixels = np.random.default_rng(0).integers(256, size=(12, 16, 16, 3), dtype=np.uint8)
-    config = TrainConfig(
+    config = TrainConfig().replace(
         num_codebooks=2, num_codewords=4, dim=6, epochs=1, batch_size=6, memory_size=0
     )
     views = ImageViews(ImageArray(pixels), backbone.transform)
-    train(views, config, backbone=backbone, out=tmp_path / "c.pt", device="cpu")
+    fit(views, config, backbone=backbone, out=tmp_path / "c.pt", device="cpu")
     books = Codebooks.load(tmp_path / "c.pt")
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for path, image in zip(paths, pixels, strict=False):

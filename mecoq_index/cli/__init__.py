@@ -36,7 +36,8 @@ class _Group(click.Group):
         except KeyboardInterrupt as exc:
             advice = getattr(ctx.find_root(), "meta", {}).get("after_interrupt")
             raise click.ClickException(
-                "interrupted. " + (advice or "Nothing was changed; run the command again.")
+                "interrupted. "
+                + (advice() if advice else "Nothing was changed; run the command again.")
             ) from exc
 
 

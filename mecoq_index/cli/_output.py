@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,17 +80,24 @@ class Output:
                 self.say(f"  {reason}")
 
 
+class _ToStandardError(logging.Handler):
+    """Prints where standard error leads at that time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 def show_warnings() -> None:
     """Print warnings of the library on standard error, a line each."""
     logger = logging.getLogger("mecoq_index")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _ToStandardError()
         handler.setFormatter(logging.Formatter("warning: %(message)s"))
         handler.setLevel(logging.WARNING)
         logger.addHandler(handler)
         logger.propagate = False
 
 
-def after_interrupt(advice: str) -> None:
-    """Set the sentence that Ctrl-C prints from now on: how to go on."""
+def after_interrupt(advice: Callable[[], str]) -> None:
+    """Set what returns the sentence that Ctrl-C prints from now on: how to go on."""
     click.get_current_context().find_root().meta["after_interrupt"] = advice

@@ -91,7 +91,7 @@ def build(
     from ..index.index import Index
 
     check_engine_options(options, engine, "build")
-    after_interrupt("Add --resume to go on from what is done.")
+    after_interrupt(lambda: "Add --resume to go on from what is done.")
     with output.progress("building") as update:
         index = Index.build(
             source,

@@ -80,7 +80,7 @@ def embed(
             "--views, --protocol, --image-size, --no-flip and --seed are for features: codebooks "
             "bring their own image settings."
         )
-    after_interrupt("Add --resume to go on from the images that are done.")
+    after_interrupt(lambda: "Add --resume to go on from the images that are done.")
     with output.progress("embedding") as update:
         common = {"resume": resume, "overwrite": overwrite, "on_progress": update, **images}
         if codebooks is not None:

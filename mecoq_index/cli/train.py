@@ -118,7 +118,11 @@ def train(
         given["augmentation"] = Augmentation(flip=False)
     checkpoint = RunPaths(out).checkpoint
     after_interrupt(
-        f"{checkpoint} holds the last whole epoch, if there was one. Add --resume to go on."
+        lambda: (
+            f"{checkpoint} holds the last whole epoch. Add --resume to go on."
+            if checkpoint.exists()
+            else "No epoch was complete, so nothing is kept; run the command again."
+        )
     )
     with output.progress("training") as update:
         books = learn(

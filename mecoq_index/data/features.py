@@ -209,20 +209,22 @@ class FeatureViews:
             features = unit_rows(features.astype(np.float32))
         return FeatureViews(views, dropout=self._dropout, features=features, backbone=self.backbone)
 
+    def items(self) -> Vectors:
+        """Return one vector an item as it came, float32 (n, P): the features, or the first view."""
+        plain = self._views[0] if self._features is None else self._features
+        unscaled: Vectors = plain.astype(np.float32)
+        if self._scale != 1:
+            unscaled /= np.float32(self._scale)
+        return unscaled
+
     def frozen_features(self) -> Vectors:
         """Return one vector an item, float32 (n, P), by which neighbors are found.
 
         The features if there are any; else a single view unchanged; else the mean of the views,
         each divided by its length.
         """
-        plain = self._features
-        if plain is None and len(self._views) == 1:
-            plain = self._views[0]
-        if plain is not None:
-            unscaled: Vectors = plain.astype(np.float32)
-            if self._scale != 1:
-                unscaled /= np.float32(self._scale)
-            return unscaled
+        if self._features is not None or len(self._views) == 1:
+            return self.items()
         mean = np.zeros(self._views.shape[1:], np.float32)
         for view in self._views:
             for start in range(0, len(self), _BLOCK_ROWS):
@@ -317,7 +319,7 @@ class FeatureViews:
 
 
 class ViewRows(RowReader):
-    """One row an item of `FeatureViews`: its `frozen_features`, made at the first read."""
+    """One row an item of `FeatureViews`, made at the first read."""
 
     def __init__(self, views: FeatureViews, *, path: Path | None = None) -> None:
         super().__init__(len(views), views.width, np.dtype(np.float32), path=path, name="views")
@@ -326,7 +328,7 @@ class ViewRows(RowReader):
 
     def _read(self, start: int, stop: int) -> Vectors:
         if self._array is None:
-            self._array = self._views.frozen_features()
+            self._array = self._views.items()
         return self._array[start:stop]
 
     def _release(self) -> None:

@@ -231,7 +231,7 @@ def _train_on_vectors(
     views = items.views
     if views is None:
         views = FeatureViews(items.to_vectors()[None], backbone=items.backbone)
-    plain = views.frozen_features()
+    plain = views.items()
     _check_not_all_equal(plain)
     config = asked.config_for("views" if views.num_views > 1 else "vectors")
     if asked.patience is not None:

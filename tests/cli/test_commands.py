@@ -138,9 +138,9 @@ def test_nprobe_is_for_ivf_indexes(work, tmp_path):
     refused("search", work / "x.mecoq", work / "x.npy", "--nprobe", 2, saying="nprobe is for IVF")
     run(*build, "--engine", "numpy", "--out", tmp_path / "n.mecoq")
     search = ("search", tmp_path / "n.mecoq", work / "x.npy", "--nprobe", 2)
-    refused(*search, saying="are for the faiss engine", code=2)
+    refused(*search, saying="--nprobe is for faiss, but this index is of numpy", code=2)
     refused(*build, "--engine", "numpy", "--factory", "MeCoQ", "--out", tmp_path / "o.mecoq",
-            saying="are for the faiss engine", code=2)  # fmt: skip
+            saying="--factory is for faiss", code=2)  # fmt: skip
 
 
 def test_the_whole_chain_runs_on_images(photos, tmp_path):
@@ -181,20 +181,7 @@ def test_images_are_added_to_an_index_of_images_by_their_paths(photos, tmp_path)
     assert "new/one.png" in {hit["name"] for hit in hits}
     assert len(hits) == 7
     refused("add", index, "--input", tmp_path / "more", saying="'new/one.png'")
-    refused("add", index, "--input", tmp_path / "more", "--ids", books, saying="for vec", code=2)
-    for options in (("--ids", books), ("--shards", "1/2"), ("--column", "x")):
-        refused(
-            "build",
-            "--codebooks",
-            books,
-            "--input",
-            photos,
-            "--out",
-            tmp_path / "q.mecoq",
-            *options,
-            saying="are for vectors: images are called by their paths",
-            code=2,
-        )
+    refused("add", index, tmp_path / "more", "--ids", books, saying="must be a file of ids")
 
 
 def test_embedded_views_can_be_trained_on(photos, tmp_path):
@@ -224,7 +211,7 @@ def test_a_protocol_gives_a_data_set_to_bench_and_train_on(tmp_path):
         "--baseline", "LSH", "--json",
     ).stdout  # fmt: skip
     assert [r["method"] for r in json.loads(content)["records"]] == [
-        "MeCoQ (faiss, MeCoQ)", "LSH", "exact cosine",
+        "MeCoQ (faiss)", "LSH", "exact cosine",
     ]  # fmt: skip
     run(
         "train",
@@ -259,23 +246,23 @@ def _trained_config(source, out, *options):
     return Codebooks.load(out).provenance["config"]
 
 
-def test_a_plain_matrix_is_trained_on_by_neighbours_and_dropout(work, tmp_path):
+def test_a_plain_matrix_is_trained_on_by_neighbors_and_dropout(work, tmp_path):
     config = _trained_config(work / "x.npy", tmp_path / "c.pt")
-    assert (config["neighbours"], config["neighbour_share"]) == (5, 1.0)
+    assert (config["objective"]["neighbors"], config["objective"]["neighbor_share"]) == (5, 1.0)
     assert config["view_dropout"] == 0.2
 
 
-def test_features_are_trained_on_with_neighbours_unless_there_shall_be_none(work, tmp_path):
+def test_features_are_trained_on_with_neighbors_unless_there_shall_be_none(work, tmp_path):
     config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--bits", 16)
-    assert (config["neighbours"], config["num_codewords"], config["num_codebooks"]) == (3, 16, 4)
+    assert config["objective"]["neighbors"] == 3
+    assert (config["num_codewords"], config["num_codebooks"]) == (16, 4)
     config = _trained_config(work / "views.npz", tmp_path / "d.pt", "--neighbours", 0)
-    assert config["neighbours"] == 0
+    assert config["objective"]["neighbors"] == 0
 
 
 def test_training_stops_by_the_agreement_of_views_on_demand(work, tmp_path):
     options = ("--patience", 2, "--set", "epochs=30", *FAST[:-2])
-    result = run("train", work / "views.npz", "--out", tmp_path / "c.pt", *options)
-    assert "12 items are kept out of training" in result.stderr
+    run("train", work / "views.npz", "--out", tmp_path / "c.pt", *options)
     books = Codebooks.load(tmp_path / "c.pt")
     assert books.provenance["epochs_done"] < 30
     assert books.provenance["config"]["held_out"] == 12
@@ -287,10 +274,10 @@ def test_training_stops_by_the_agreement_of_views_on_demand(work, tmp_path):
 def test_binary_codes_are_learned_on_demand(work, tmp_path):
     config = _trained_config(work / "views.npz", tmp_path / "c.pt", "--binary", "--bits", 32)
     assert (config["codebooks"], config["dim"]) == ("signs", 32)
-    assert (config["neighbours"], config["view_dropout"]) == (3, 0)
+    assert (config["neighbors"], config["view_dropout"]) == (3, 0)
     config = _trained_config(work / "x.npy", tmp_path / "d.pt", "--binary", "--bits", 32)
     assert (config["codebooks"], config["neighbour_share"]) == ("signs", 1.0)
-    assert (config["neighbours"], config["view_dropout"]) == (5, 0.2)
+    assert (config["neighbors"], config["view_dropout"]) == (5, 0.2)
 
 
 def test_a_ranking_is_distilled_from_unit_vectors_only(work, tmp_path):
@@ -394,7 +381,7 @@ def test_an_interruption_while_preparing_keeps_nothing_of_an_older_run(work, tmp
     monkeypatch.setattr(TrainingRun, "prepare", interrupt)
     (tmp_path / "c.checkpoint.pt").write_bytes(b"of an older run")
     command = ("train", work / "views.npz", "--out", tmp_path / "c.pt", *FAST)
-    refused(*command, "--overwrite", saying="interrupted before the first epoch; nothing is kept")
+    refused(*command, "--overwrite", saying="No epoch was complete, so nothing is kept")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -418,7 +405,7 @@ def test_an_interrupted_embedding_goes_on_from_its_chunks(photos, tmp_path, monk
 
     monkeypatch.setattr(encoder._Network, "features", interrupt_third)
     run(*command, code=1)
-    assert [p.name for p in tmp_path.iterdir()] == [".f.npz.chunks"]
+    assert [p.name for p in tmp_path.iterdir()] == [".f.npz.work"]
     run(*command, "--resume")
     assert len(computed) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
@@ -442,13 +429,13 @@ BAD_INPUTS = {
         "dim must be a multiple of num_codebooks=16, got 30", 1),
     "an unknown setting": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--set", "tempo=3"),
-        "unknown settings ['tempo']", 1),
+        "unknown setting 'tempo'; the settings are", 1),
     "an unknown preset": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--preset", "cifar"),
         "unknown preset 'cifar'", 1),
     "bits that codewords do not divide": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "o.pt", "--bits", "10"),
-        "bits must be a multiple of log2", 1),
+        "bits must be a multiple of 4", 1),
     "an output folder that is missing": (
         lambda w, t: ("train", w / "views.npz", "--out", t / "no" / "o.pt"), "does not exist", 1),
     "codebooks with code inside": (
@@ -470,9 +457,6 @@ BAD_INPUTS = {
     "an unknown engine": (
         lambda w, t: ("build", *build_of(w, t), "--engine", "fais"),
         "unknown engine 'fais'", 1),
-    "k larger than the index": (
-        lambda w, t: ("search", w / "x.mecoq", w / "x.npy", "-k", "121"),
-        "at most the index's 120", 1),
     "k of zero": (
         lambda w, t: ("search", w / "x.mecoq", w / "x.npy", "-k", "0"), "0 is not in the range", 2),
     "other codebooks than the index's": (
@@ -527,7 +511,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(work, tmp_path, m
 
 def test_usage_errors_have_exit_code_two(work, tmp_path):
     refused(
-        "embed", tmp_path, "--out", tmp_path / "z.npy", saying="give one of --codebooks and", code=2
+        "embed", tmp_path, "--out", tmp_path / "z.npy", saying="give --backbone for features, or --codebooks for embeddings", code=2
     )
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt",

@@ -16,7 +16,7 @@ def test_the_demo_runs_the_whole_chain(tmp_path):
     result = CliRunner().invoke(main, ["demo", "--out", str(out), "--epochs", "2"])
     assert result.exit_code == 0, (result.output, result.exception)
     assert {p.name for p in out.iterdir()} >= {
-        "digits", "c.pt", "digits.mecoq", "bench.json", "neighbours.png", "precision_recall.png",
+        "digits", "c.pt", "digits.mecoq", "bench.json", "neighbors.png", "precision_recall.png",
     }  # fmt: skip
     records = json.loads((out / "bench.json").read_text())["records"]
     assert len(records) == 7

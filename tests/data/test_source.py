@@ -58,7 +58,7 @@ def test_views_are_known(tmp_path):
     for source in (stack, FeatureViews(stack), tmp_path / "x.npy"):
         items = open_source(source)
         assert items.views.num_views == 2
-        np.testing.assert_allclose(items.read(0, 6), FeatureViews(stack).frozen_features())
+        np.testing.assert_allclose(items.read(0, 6), FeatureViews(stack).items())
         assert pickle.loads(pickle.dumps(items)).views.num_views == 2
     assert open_source(X).views is None
 

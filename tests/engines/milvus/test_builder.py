@@ -73,7 +73,7 @@ def test_items_come_back_in_batches(lite_uri, monkeypatch):
     assert len(engine) == N  # until the new one is complete
     replaced = again.finish()
     assert len(replaced) == len(engine) == N - 128
-    assert "items in collection 'photos' at" in engine.merge_obstacle(replaced)
+    assert "place (collection 'photos' at" in engine.merge_obstacle(replaced)
 
 
 def test_nothing_is_written_before_the_end(lite_uri, tmp_path):
