@@ -45,7 +45,7 @@ from ._output import Output, after_interrupt
     help="Nearest neighbors of an item that serve as its positives. "
     "[default: 3 for features with views, 5 without; none for images and distillation]",
 )
-@click.option("--neighbours", "neighbors", type=click.IntRange(min=0), hidden=True)
+@click.option("--neighbours", type=click.IntRange(min=0), hidden=True)
 @click.option("--normalize", is_flag=True, help="Divide vectors by their length, here and later.")
 @click.option("--vector-column", help="For tables: the column of vectors.", metavar="NAME")
 @click.option("--preset", help="A released setting, for instance cifar10-i-32.")
@@ -104,6 +104,9 @@ def train(
     from ..learn.presets import preset as released
     from ..learn.training import train as learn
 
+    old_spelling = settings.pop("neighbours")
+    if settings["neighbors"] is None:
+        settings["neighbors"] = old_spelling
     given = {name: value for name, value in settings.items() if value not in (None, False)}
     loss, name, file = given.pop("loss", None), given.pop("preset", None), given.pop("config", None)
     if name is not None and file is not None:
@@ -114,6 +117,10 @@ def train(
         given["config"] = released(name, loss=loss or "paper")
     elif file is not None:
         given["config"] = TrainConfig.from_json(file)
+    for name, value in map(_setting, changes):
+        if name in given:
+            raise click.UsageError(f"--set {name} and --{name} are the same: give one.")
+        given[name] = value
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)
     checkpoint = RunPaths(out).checkpoint
@@ -131,7 +138,6 @@ def train(
             progress=update,
             **given,
             **images,
-            **dict(_setting(change) for change in changes),
         )
     report = dict(books.report)
     report.pop("warnings", None)  # told already

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from pathlib import Path
 from ..._arrays import Codes
 from ...codebooks import Codebooks
 from ..abilities import BitsVariant, Variant
+from ..base import Engine
 from .collection import MilvusCollection
 from .connection import Connection, connect
-from .engine import MilvusEngine
 from .filling import fill
 from .hamming import MilvusHamming
 from .profile import Profile
@@ -28,9 +28,12 @@ HAMMING = Hamming.name
 
 _log = logging.getLogger("mecoq_index")
 
+MakeEngine = Callable[[MilvusCollection, Codebooks], Engine]
+
 
 def bench_variants(
     codebooks: Codebooks,
+    make_engine: MakeEngine,
     *,
     uri: str | Path | None = None,
     token: str | None = None,
@@ -42,6 +45,7 @@ def bench_variants(
 
     Args:
         codebooks: The learned codebooks.
+        make_engine: Returns the engine of a collection.
         uri: A server's address or a ``.db`` file; see `connect`.
         token: Credentials; see `connect`.
         profiles: Forms in which learned codes are stored. A text is split at its commas.
@@ -59,7 +63,7 @@ def bench_variants(
     for profile in made.values():
         profile.check_server(connection.server)
     variants: dict[str, Variant | BitsVariant] = {
-        name: ProfileVariant(connection, profile) for name, profile in made.items()
+        name: ProfileVariant(connection, profile, make_engine) for name, profile in made.items()
     }
     if reason := why_no_hamming(connection, codebooks):
         _log.warning("Hamming codes are not measured: %s.", reason)
@@ -89,21 +93,21 @@ class ProfileVariant:
     Attributes:
         connection: The Milvus to measure.
         profile: How codes are stored.
+        make_engine: Returns the engine of a collection.
     """
 
     connection: Connection
     profile: Profile
+    make_engine: MakeEngine
 
-    def __call__(
-        self, codebooks: Codebooks, codes: Codes, /
-    ) -> AbstractContextManager[MilvusEngine]:
+    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
         """The engine with codes (n, M)."""
         return self._engine(codebooks, codes)
 
     @contextmanager
-    def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[MilvusEngine]:
+    def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[Engine]:
         with _filled(self.connection, self.profile, codes) as collection:
-            yield MilvusEngine(collection, codebooks)
+            yield self.make_engine(collection, codebooks)
 
 
 @dataclass(frozen=True, eq=False)
