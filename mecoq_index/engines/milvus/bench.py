@@ -8,18 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..._arrays import Codes
 from ...codebooks import Codebooks
 from ..abilities import BitsVariant, Variant
 from .collection import MilvusCollection
 from .connection import Connection, connect
-from .engine import MilvusEngine
 from .filling import fill
 from .hamming import MilvusHamming
 from .profile import Profile
 from .profiles import Hamming, get_profile
 from .schema import UNFINISHED
+
+if TYPE_CHECKING:
+    from .engine import MilvusEngine
 
 PREFIX = "mecoq_bench_"
 """The beginning of the names of collections that are made here."""
@@ -31,6 +34,7 @@ _log = logging.getLogger("mecoq_index")
 
 def bench_variants(
     codebooks: Codebooks,
+    engine: type[MilvusEngine],
     *,
     uri: str | Path | None = None,
     token: str | None = None,
@@ -42,6 +46,7 @@ def bench_variants(
 
     Args:
         codebooks: The learned codebooks.
+        engine: What searches a collection.
         uri: A server's address or a ``.db`` file; see `connect`.
         token: Credentials; see `connect`.
         profiles: Forms in which learned codes are stored. A text is split at its commas.
@@ -59,7 +64,7 @@ def bench_variants(
     for profile in made.values():
         profile.check_server(connection.server)
     variants: dict[str, Variant | BitsVariant] = {
-        name: ProfileVariant(connection, profile) for name, profile in made.items()
+        name: ProfileVariant(engine, connection, profile) for name, profile in made.items()
     }
     if reason := why_no_hamming(connection, codebooks):
         _log.warning("Hamming codes are not measured: %s.", reason)
@@ -87,10 +92,12 @@ class ProfileVariant:
     """Learned codes in a collection that is dropped afterwards.
 
     Attributes:
+        engine: What searches the collection.
         connection: The Milvus to measure.
         profile: How codes are stored.
     """
 
+    engine: type[MilvusEngine]
     connection: Connection
     profile: Profile
 
@@ -103,7 +110,7 @@ class ProfileVariant:
     @contextmanager
     def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[MilvusEngine]:
         with _filled(self.connection, self.profile, codes) as collection:
-            yield MilvusEngine(collection, codebooks)
+            yield self.engine(collection, codebooks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -383,7 +383,7 @@ class MilvusEngine:
         """
         from .bench import bench_variants
 
-        return bench_variants(codebooks, **options)
+        return bench_variants(codebooks, cls, **options)
 
     @property
     def bytes_per_vector(self) -> float:

@@ -7,7 +7,7 @@ pytest.importorskip("pymilvus")
 
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.engines.abilities import BitsVariant
-from mecoq_index.engines.milvus.bench import PREFIX, bench_variants, why_no_hamming
+from mecoq_index.engines.milvus.bench import PREFIX, why_no_hamming
 from mecoq_index.engines.milvus.connection import Server, connect
 from mecoq_index.engines.milvus.engine import MilvusEngine
 from mecoq_index.errors import InvalidInputError
@@ -51,9 +51,9 @@ def test_what_cannot_be_measured_is_refused_at_once(lite_uri):
         ("exact,", "profile must be one of .* got ''"),
     ]:
         with pytest.raises(InvalidInputError, match=saying):
-            bench_variants(BOOKS, uri=lite_uri, profiles=profiles)
+            MilvusEngine.bench_variants(BOOKS, uri=lite_uri, profiles=profiles)
     with pytest.raises(InvalidInputError, match="must not name a collection here, got 'photos'"):
-        bench_variants(BOOKS, uri=f"{lite_uri}/photos")
+        MilvusEngine.bench_variants(BOOKS, uri=f"{lite_uri}/photos")
 
 
 def test_hamming_codes_need_whole_bytes_and_wide_vectors(lite_uri):
@@ -71,7 +71,7 @@ def test_hamming_codes_need_whole_bytes_and_wide_vectors(lite_uri):
 
 def test_hamming_codes_are_measured_on_a_server(milvus_server):
     uri, token = milvus_server.uri, milvus_server.token
-    variant = bench_variants(BOOKS, uri=uri, token=token)["hamming"]
+    variant = MilvusEngine.bench_variants(BOOKS, uri=uri, token=token)["hamming"]
     assert isinstance(variant, BitsVariant)
     bits = np.random.default_rng(2).integers(256, size=(N, 2)).astype(np.uint8)
     with variant(bits) as stored:
