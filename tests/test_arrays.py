@@ -83,7 +83,7 @@ def test_no_ids_are_ids():
         ([2**70], "ids must be an int64 array, got list of object"),
         ([1, 1], "ids must be distinct, but 1 repeat"),
         ([-1, 1], "ids must not be negative, got -1"),
-        ([[1, 2]], r"ids must have shape \(2,\), got \(1, 2\)"),
+        ([[1, 2]], r"ids must have shape \(n,\), got \(1, 2\)"),
     ],
 )
 def test_other_values_are_no_ids(ids, message):

@@ -31,10 +31,19 @@ def attach(address: str, codebooks: Codebooks | None, options: Mapping[str, Any]
     kind = _engine_at(address)
     if kind is None:
         raise InvalidInputError(f"{address!r} is neither an index folder nor a known address.")
-    known = [option.name for option in kind.options if "open" in option.stages]
-    check_known(options, known, what=f"option of the {kind.name} engine for opening")
+    check_opening_options(options, kind)
     engine: Engine = kind.attach(codebooks, address, **options)
     return engine
+
+
+def check_opening_options(options: Mapping[str, Any], kind: type[Engine]) -> None:
+    """Refuse options that an engine does not take for opening.
+
+    Raises:
+        InvalidInputError: If there is one; the message names those that there are.
+    """
+    known = [option.name for option in kind.options if "open" in option.stages]
+    check_known(options, known, what=f"option of the {kind.name} engine for opening")
 
 
 def _engine_at(address: str) -> Any:

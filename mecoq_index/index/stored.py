@@ -15,6 +15,7 @@ from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bundle
 from .columns import ItemColumns
 from .names import Names
+from .opening import check_opening_options
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
@@ -131,13 +132,15 @@ def open_bundle(path: str | Path, **options: Any) -> tuple[Engine, Bundle]:
 
     Raises:
         ArtifactError: If the folder is no bundle, damaged, or of a newer version.
-        InvalidInputError: If it was written by an engine that is not installed.
+        InvalidInputError: If it was written by an engine that is not installed, or which does not
+            take an option.
         ServerError: If it points to a server that is out of reach, refuses, or fails.
     """
     while True:
         bundle = Bundle.open(path)
         try:
             engine = get_engine(bundle.engine)
+            check_opening_options(options, engine)
             return engine.open(bundle.index_path, bundle.codebooks, **options), bundle
         except (ArtifactError, FileNotFoundError) as exc:
             # A writer may have replaced the file after the others were read here.

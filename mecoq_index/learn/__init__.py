@@ -1,1 +1,1 @@
-"""Learning codebooks: the MeCoQ method in torch, from pairs of views to a codebook file."""
+"""Learn codebooks by the MeCoQ method in torch, from pairs of views to a codebook file."""

@@ -1,7 +1,7 @@
 """Checkpoints and the log of a training run, beside the output file.
 
-A checkpoint is a codebook file with one key more, ``training``: after Ctrl-C it serves both to go
-on and, as it is, to build an index from.
+A checkpoint is a codebook file with one more key, ``training``. After Ctrl-C, training can go on
+from it, and an index can be built from it as it is.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from .config import TrainConfig
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a run that writes ``out`` keeps its other files."""
+    """The paths of the other files of a run that writes ``out``."""
 
     out: Path
 
     @property
     def checkpoint(self) -> Path:
-        """The state after the last whole epoch; removed when the run is done."""
+        """The state after the last whole epoch; removed at the end of the run."""
         return self.out.with_name(f"{self.out.stem}.checkpoint.pt")
 
     @property
     def log(self) -> Path:
-        """JSON lines: one record for the run, then one for each epoch."""
+        """JSON lines: one record of the run, then one per epoch."""
         return self.out.with_name(f"{self.out.stem}.log.jsonl")
 
 
 def save_checkpoint(path: Path, codebooks: Codebooks, training: Mapping[str, Any]) -> None:
-    """Write codebooks and the state of their training; the old checkpoint is replaced whole."""
+    """Write codebooks and the state of their training in place of the old checkpoint."""
     with atomic_file(path) as partial:
         torch.save({**torch_content(codebooks.content()), "training": dict(training)}, partial)
 
 
 def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of training kept in a checkpoint of the same settings and the same data.
+    """Read the state of training from a checkpoint of the same settings and data.
 
     Raises:
         ArtifactError: If the file is missing, damaged or no checkpoint.
@@ -73,7 +73,7 @@ def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) 
             f"{path} belongs to a run on other data ({training['source']} there, {dict(source)} "
             "here). Give the same data to resume, or remove the checkpoint to start again."
         )
-    # The backbone's weights stand once in the file, where a codebook file has them.
+    # The file holds the backbone's weights once, where a codebook file holds them.
     backbone = content["backbone"]
     training["backbone_state"] = backbone and backbone["state"]
     return training
@@ -89,7 +89,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RunLog:
-    """An append-only file of JSON lines. Each line is on disk before the next epoch begins."""
+    """An append-only file of JSON lines, written before the next epoch begins."""
 
     def __init__(self, path: Path | None, *, resume_at: int | None = None) -> None:
         self._path = path
@@ -97,7 +97,7 @@ class RunLog:
             return
         kept = []
         if resume_at is not None and path.exists():
-            # Lines of epochs after the checkpoint will be written again.
+            # Epochs after the checkpoint are trained and logged again.
             for line in path.read_text(encoding="utf-8").splitlines():
                 record = json.loads(line)
                 if record.get("epoch", -1) < resume_at:

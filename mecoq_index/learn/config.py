@@ -28,7 +28,7 @@ OptimizerName = Literal["sgd", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _HIGHEST_SEED = 2**43 - 1
-"""Seed and epoch make one number of 64 bits."""
+"""Seed and epoch are combined in one number of 64 bits."""
 
 # Names of settings in files of earlier releases.
 _RENAMED = {"neighbours": "neighbors", "neighbour_share": "neighbor_share"}
@@ -36,14 +36,14 @@ _RENAMED = {"neighbours": "neighbors", "neighbour_share": "neighbor_share"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides the outcome of a training run, and nothing else.
+    """All settings that decide the outcome of a training run, and nothing else.
 
     Paths, devices and log levels are arguments of the run, not part of it. Settings of the
     objective are in ``objective``; `replace` and `from_dict` take them by their own names too.
     """
 
     objective: Settings = field(default_factory=ContrastSettings)
-    """What is minimized: `ContrastSettings`, `DistillationSettings` or `SignsSettings`."""
+    """The objective to minimize: `ContrastSettings`, `DistillationSettings` or `SignsSettings`."""
     num_codebooks: int = 8
     """M, the number of subquantizers."""
     num_codewords: int = 256
@@ -58,16 +58,16 @@ class TrainConfig:
     hidden_dim: int = 512
     """Width of the hidden layer of an ``mlp`` or ``mlp-bn`` projection."""
     held_out: int = 0
-    """Items kept out of training, by which each epoch is judged without labels; 0: none."""
+    """The number of items kept out of training, to judge each epoch by without labels."""
     patience: int = 0
-    """Stop after so many epochs without a gain on the held-out items, and keep the best epoch; 0:
-    go on to the last, and keep that. A run that is stopped has not seen the low end of the cosine
-    that its learning rate follows over ``epochs``."""
+    """Stop after this many epochs without a gain on the held-out items, and keep the best epoch; 0
+    trains to the last epoch and keeps it. A run that stops early does not reach the low end of the
+    cosine that its learning rate follows over ``epochs``."""
 
     epochs: int = 50
     """Passes over the training items."""
     batch_size: int = 128
-    """N, items a step; each is seen under two views."""
+    """N, the number of items per step; each is seen under two views."""
     optimizer: OptimizerName = "sgd"
     """``sgd`` (with momentum) or ``adamw``."""
     lr: float = 0.01
@@ -94,9 +94,9 @@ class TrainConfig:
     view_dropout: float = 0.0
     """Fraction of the entries of a feature vector zeroed in each view; cached features only."""
     precision: Precision = "auto"
-    """Of the network's products; quantizer and loss stay in float32. ``bfloat16`` saves time on a
-    CPU that has it (as AVX-512 BF16), and takes many times as long on others; ``auto`` is float32,
-    but float16 with CUDA."""
+    """The type of the network's matrix products; quantizer and loss stay in float32. ``bfloat16``
+    saves time on a CPU with AVX-512 BF16, and takes many times as long on others; ``auto`` is
+    float16 with CUDA and float32 without."""
     seed: int = 0
     """Seed of initialization, shuffling and views."""
 
@@ -131,11 +131,11 @@ class TrainConfig:
 
     @property
     def bits(self) -> float:
-        """Information in one code, M * log2 K bits."""
+        """The number of bits of a code, M * log2 K."""
         return self.num_codebooks * math.log2(self.num_codewords)
 
     def replace(self, **changes: Any) -> TrainConfig:
-        """A copy with some settings changed, those of the objective by their own names.
+        """Return a copy with some settings changed, those of the objective by their own names.
 
         Raises:
             InvalidInputError: If a name is unknown or a value is out of range.
@@ -143,20 +143,20 @@ class TrainConfig:
         return _made(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values; those of the objective, with its name, in a dictionary."""
+        """Return all settings as plain values, with those of the objective in a dictionary."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**shared, "objective": to_plain(self.objective)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "") -> TrainConfig:
-        """Settings from plain values, as `to_dict` or earlier releases wrote them.
+        """Read settings from plain values, as `to_dict` or earlier releases wrote them.
 
-        Earlier releases had the settings of the objective beside the others, and chose it by
-        ``loss="distillation"`` and ``codebooks="signs"``.
+        Earlier releases wrote the settings of the objective beside the others, and named it by
+        ``loss="distillation"`` or ``codebooks="signs"``.
 
         Args:
-            values: Settings by name; those left out have their defaults.
-            source: Where they come from, for messages.
+            values: Settings by name; missing ones get their defaults.
+            source: The file that they come from, for messages.
 
         Raises:
             InvalidInputError: If a name is unknown or a value is out of range.
@@ -170,7 +170,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, path: str | Path) -> TrainConfig:
-        """Settings from a JSON file holding one object.
+        """Read settings from a JSON file that holds one object.
 
         Raises:
             ArtifactError: If the file is missing or no JSON object.
@@ -187,7 +187,7 @@ class TrainConfig:
 
 
 def _made(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """``base`` with changes by shared, objective's, or old names."""
+    """Return ``base`` with changes by shared names, the objective's names, or old names."""
     given = {_RENAMED.get(name, name): value for name, value in changes.items()}
     objective = _objective(base.objective, given)
     own = {f.name for f in dataclasses.fields(objective)}
@@ -201,7 +201,7 @@ def _made(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
 
 
 def _objective(current: Settings, given: dict[str, Any]) -> Settings:
-    """The objective's settings to start from; what chose it is taken out of ``given``."""
+    """Return the objective's settings to start from, and remove its name from ``given``."""
     chosen = given.pop("objective", None)
     if isinstance(chosen, Mapping):
         values = dict(chosen)
@@ -218,7 +218,7 @@ def _objective(current: Settings, given: dict[str, Any]) -> Settings:
             )
         return chosen
     if given.get("loss") == "distillation":
-        # Earlier releases wrote settings of contrast beside it, which it did not use.
+        # Earlier releases wrote settings of contrast too, which distillation did not use.
         for name in ("loss", "codebooks", *(f.name for f in dataclasses.fields(ContrastSettings))):
             given.pop(name, None)
         return DistillationSettings()
@@ -235,7 +235,7 @@ def _kind(name: object) -> type[Any]:
 
 
 def _as_kind(current: Settings, kind: type[Any]) -> Settings:
-    """Settings of another kind, with the values that both kinds have."""
+    """Return settings of another kind, with the values of the fields that both kinds have."""
     if type(current) is kind:
         return current
     own = {f.name for f in dataclasses.fields(kind)}

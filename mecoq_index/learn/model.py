@@ -1,4 +1,4 @@
-"""The network that is trained: backbone (or cached features), projection, quantizer."""
+"""The trained network: backbone (or cached features), projection, quantizer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .objective.quantizer import Quantizer
 
 
 class MeCoQ(nn.Module):
-    """Features to embeddings to soft codes.
+    """Map images or features to embeddings, and embeddings to soft codes.
 
     Args:
         feature_width: P, the width of the backbone's output.
         config: The training settings.
-        backbone: Maps images (B, 3, H, W) to features (B, P); None where the features come cached.
+        backbone: Maps images (B, 3, H, W) to features (B, P); None if features are cached.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class MeCoQ(nn.Module):
         self.quantizer: Quantizer = make_quantizer(config)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Embeddings z (B, D) of images (B, 3, H, W) or features (B, P)."""
+        """Return embeddings z (B, D) of images (B, 3, H, W) or features (B, P)."""
         features = x if self.backbone is None else self.backbone(x)
         z: torch.Tensor = self.projection(features)
         return z
@@ -40,7 +40,7 @@ class MeCoQ(nn.Module):
     def to_codebooks(
         self, *, backbone: Backbone | None, provenance: Mapping[str, Any]
     ) -> Codebooks:
-        """The codebooks that have been learned so far."""
+        """Return the codebooks as trained so far, with the projection as affine layers."""
         layers: list[Layer] = []
         for module in self.projection:
             if isinstance(module, nn.Linear):
@@ -63,7 +63,7 @@ def _make_projection(feature_width: int, config: TrainConfig) -> nn.Sequential:
 
 
 def _fold(layer: Layer, norm: nn.BatchNorm1d) -> Layer:
-    """The affine map that a layer and the normalization after it make at inference."""
+    """Merge a layer and the normalization after it into one affine map for inference."""
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a normalization without running statistics cannot be folded.")
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)

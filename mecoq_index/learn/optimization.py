@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule of a training run."""
+"""The optimizer and the learning-rate schedule of a training run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from .model import MeCoQ
 def make_optimizer(
     model: MeCoQ, config: TrainConfig, backbone: nn.Module | None, scales: list[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Groups for the projection, for learned codebooks, and for trainable backbone layers.
+    """Make the optimizer, with a group each for projection, codebooks and backbone layers.
 
-    ``scales`` are single numbers that the loss learns: at five times the rate, never decayed.
+    Args:
+        model: The model.
+        config: The settings.
+        backbone: The network whose last layers are trained; None if features are cached.
+        scales: Single numbers that the loss learns, at five times the learning rate and without
+            weight decay.
     """
     groups: list[dict[str, Any]] = [
         {"params": list(model.projection.parameters()), "lr": config.lr}
@@ -47,12 +52,12 @@ def make_optimizer(
 def make_scheduler(
     optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int
 ) -> LRScheduler:
-    """Linear growth over ``warmup_epochs``, then a cosine, both step by step.
+    """Make a schedule of linear growth over ``warmup_epochs``, then a cosine, step by step.
 
     Args:
-        optimizer: What it drives.
+        optimizer: The optimizer whose learning rates follow the schedule.
         config: The settings.
-        steps: Steps an epoch.
+        steps: The number of steps in an epoch.
     """
     warmup = config.warmup_epochs * steps
     cosine = CosineAnnealingLR(

@@ -1,6 +1,6 @@
-"""Settings: those of the authors' released runs, by name, and the ones we recommend.
+"""Presets of the authors' released runs, and recommended settings.
 
-Twelve presets: four data sets and protocols at 16, 32 and 64 bits. What they share: VGG-16
+There are twelve presets: four data sets and protocols at 16, 32 and 64 bits. They share VGG-16
 (ImageNet), SGD with momentum 0.9, batch 128, learning rate 0.01 with one epoch of warm-up from
 1e-5 and a cosine to 1e-5, 50 epochs, K = 256, alpha 10, regularizer 0.5, a memory of 384.
 """
@@ -74,13 +74,13 @@ _WITHOUT_VIEWS: dict[str, Any] = {
 
 
 def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
-    """The settings called ``name``, for instance ``cifar10-i-32``.
+    """Return the preset ``name``, for instance ``cifar10-i-32``.
 
     Args:
         name: One of `PRESETS`.
-        loss: ``paper`` takes the settings into the paper's equations: learned codebooks, and no
-            entropy term. ``official`` is the released code, departures and all: the official
-            loss, frozen random codebooks, the entropy term, one learning rate for all layers.
+        loss: ``paper`` uses the preset with the paper's equations: learned codebooks and no entropy
+            term. ``official`` does as the released code: its own loss, frozen random codebooks, an
+            entropy term, and one learning rate for all layers.
 
     Raises:
         InvalidInputError: If there is no such preset.
@@ -114,7 +114,7 @@ def preset(name: str, *, loss: LossVariant = "paper") -> TrainConfig:
 
 
 Kind = Literal["images", "views", "vectors"]
-"""What there is to learn from: images, features with views, or vectors without."""
+"""A kind of source: images, features with views, or vectors without views."""
 
 _USUAL_CODEWORDS = {"images": 256, "views": 16, "vectors": 16}
 
@@ -125,19 +125,19 @@ def recommended(
     codewords: int | None = None,
     objective: ObjectiveName = "contrast",
 ) -> TrainConfig:
-    """The settings recommended for what there is to learn from; `train` uses them.
+    """Return the settings recommended for a kind of source; `train` uses them.
 
     Settings for features were chosen on held-out database rows of CIFAR-10.
     benchmarks/results/settings_search.jsonl and distillation_search.jsonl are the logs of that
-    search; parts that are in them but not in these settings did not earn their place. Settings for
-    images are those that the released CIFAR-10 runs share.
+    search; parts of the method that did not improve the result are left out. Settings for images
+    are those that the released CIFAR-10 runs share.
 
     Args:
         kind: ``images``, ``views`` (features with views) or ``vectors``.
         bits: Bits of a code, a multiple of log2 K.
-        codewords: K, a power of two; None for 16, or for images and distillation 256.
-        objective: ``contrast``, ``distillation`` or ``signs``; images go with contrast, and
-            distillation with vectors.
+        codewords: K, a power of two; if None, 256 for images and distillation, else 16.
+        objective: ``contrast``, ``distillation`` or ``signs``. Images need ``contrast``, and
+            ``distillation`` needs vectors.
 
     Raises:
         InvalidInputError: If ``bits`` or ``codewords`` do not fit, or objective and kind do not.
@@ -193,10 +193,10 @@ def _of_size(bits: int, codewords: int) -> TrainConfig:
 
 
 def _check_bits(bits: int, codewords: int) -> int:
-    """Log2 of the codewords.
+    """Return log2 of the number of codewords.
 
     Raises:
-        InvalidInputError: If they are no power of two, or bits no multiple of it.
+        InvalidInputError: If it is no integer, or ``bits`` is no multiple of it.
     """
     for name, value in (("bits", bits), ("codewords", codewords)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

@@ -30,7 +30,7 @@ def measure(
     num_items: int,
     measured_on: str,
 ) -> dict[str, Any]:
-    """The report on codebooks.
+    """Make the report on codebooks.
 
     Args:
         codebooks: The codebooks.
@@ -40,7 +40,7 @@ def measure(
         own_rows: int64 (nq,), the row of each query in ``items``, which is no neighbor of its own;
             None if the queries are not among the items.
         num_items: The number of items trained on.
-        measured_on: What the queries are, in words.
+        measured_on: A few words on what the queries are.
 
     Returns:
         The facts, and ``items``, ``measured_on``, ``distinct_codes`` (the share of the sample's
@@ -67,7 +67,7 @@ def measure(
 
 
 def _warnings(report: Mapping[str, Any], codebooks: Codebooks, num_codes: int) -> list[str]:
-    """Sentences on what is wrong; ``num_codes`` codes were looked at."""
+    """Return sentences on problems; ``num_codes`` is the size of the sample of codes."""
     found = []
     if report["items"] < _FEW_ITEMS:
         found.append(

@@ -1,4 +1,4 @@
-"""One training run: model, optimizer, objective, and how far it has come."""
+"""One training run: model, optimizer, objective and position."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _TOO_LARGE = "Lower lr or raise temperature, and check that the features are not
 
 @dataclass(frozen=True, eq=False)
 class FeatureRecord:
-    """What codebooks remember of the features that they are trained on.
+    """Facts on the training features that codebooks keep.
 
     Attributes:
-        normalize: Whether features are divided by their length first; done in the source already.
-        backbone: The record of the network that made them; None if unknown.
-        statistics: Of the features as they came, before division by their length.
+        normalize: Whether features are divided by their length; the source has done so already.
+        backbone: The record of the network that made the features; None if unknown.
+        statistics: Statistics of the features before the division by their length.
     """
 
     normalize: bool = False
@@ -92,7 +92,7 @@ class TrainingRun:
         self.stopping = EarlyStopping(config.patience) if config.patience else None
 
     def train_epoch(self, on_progress: Progress) -> dict[str, Any]:
-        """One pass over the items; returns the epoch's log record."""
+        """Make one pass over the items, and return the epoch's log record."""
         started = time.perf_counter()
         self._train_mode()
         statistics = EpochStatistics(self.steps, self.model.quantizer.logit_scale, self.device)
@@ -118,19 +118,19 @@ class TrainingRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether the last epoch is over, or patience is."""
+        """Whether the last epoch is over, or early stopping is due."""
         stopped = self.stopping is not None and self.stopping.is_due
         return stopped or self.epoch >= self.config.epochs
 
     def judge(self, held_out: HeldOut) -> float:
-        """View agreement of the codebooks as they are."""
+        """Measure the view agreement of the current codebooks, for early stopping too."""
         agreement = view_agreement(self.codebooks({}), held_out)
         if self.stopping is not None:
             self.stopping.judge(agreement, self.model, self.epoch)
         return agreement
 
     def prepare(self) -> None:
-        """Make what the objective makes once, from the features before any training."""
+        """Set up the objective from the features as they are before any training."""
         if self.objective.needs_features:
             features = frozen_features(self.source, self.backbone, self.device)
             self.objective.prepare(features, self.model.projection, self.model.quantizer)
@@ -155,7 +155,7 @@ class TrainingRun:
         statistics.add(terms, quantized)
 
     def _embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Embeddings (B, D) in float32; the quantizer runs in float32 under autocast too."""
+        """Return embeddings (B, D) in float32, so that the quantizer runs in float32."""
         with torch.autocast(self.device.type, self.autocast, self.autocast is not None):
             z = self.model.embed(x.to(self.device, non_blocking=True))
         return z.float()
@@ -191,13 +191,13 @@ class TrainingRun:
             frozen_norms_to_eval(self.backbone.module)
 
     def source_identity(self) -> dict[str, Any]:
-        """Plain values that tell this training set from another one."""
+        """Return plain values that differ between training sets."""
         identity = {"items": len(self.source)}
         fingerprint = getattr(self.source, "fingerprint", None)
         return identity if fingerprint is None else {**identity, "fingerprint": fingerprint}
 
     def provenance(self) -> dict[str, Any]:
-        """Plain values on how these codebooks are made."""
+        """Return plain values on how the codebooks are made."""
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
@@ -206,7 +206,7 @@ class TrainingRun:
         }
 
     def codebooks(self, provenance: Mapping[str, Any]) -> Codebooks:
-        """The codebooks as they are now."""
+        """Return the codebooks as trained so far."""
         made = self.model.to_codebooks(
             backbone=self._backbone_record(), provenance={"epochs_done": self.epoch, **provenance}
         )
@@ -220,7 +220,7 @@ class TrainingRun:
         return backbone_record(self.backbone, trained=trained)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint needs beside the codebooks."""
+        """Return everything that a checkpoint needs beside the codebooks."""
         return {
             "config": self.config.to_dict(),
             "source": self.source_identity(),
@@ -235,7 +235,7 @@ class TrainingRun:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.model.projection.load_state_dict(state["projection"])
         self.model.quantizer.load_state_dict(state["quantizer"])
         if self.backbone is not None and state["backbone_state"] is not None:
@@ -251,7 +251,7 @@ class TrainingRun:
 
 
 def _autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """The narrower type of matrix products and convolutions; None keeps float32."""
+    """Return the type of matrix products and convolutions, or None for float32."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else None
     if precision != "bfloat16":
@@ -263,7 +263,7 @@ def _autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype |
 
 @contextmanager
 def _seeded(seed: int, part: int) -> Iterator[None]:
-    """Run a block on its own random stream and leave the caller's as it was."""
+    """Run a block on its own random stream, and restore the caller's afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed((seed << 20) + part)
         yield

@@ -1,9 +1,8 @@
-"""Judging codebooks without labels: do two views of an unseen item find the same items?
+"""Judge codebooks without labels: do two views of an unseen item find the same items?
 
-Augmentation changes what a good code should not depend on, so the lists of results of two views of
-one item agree the more, the better the codes. Lists that are all alike agree too: what the lists of
-two different items have in common is taken off. benchmarks/selection_cifar10.py measures how this
-follows mAP over many settings.
+A good code does not depend on augmentation, so two views of one item find the same items. Collapsed
+codes find the same items for every query, so the agreement of two different items is subtracted.
+benchmarks/selection_cifar10.py measures how well this follows mAP over many settings.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ _BLOCK = 512
 def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:
     """Mean share of results, by AQS, that two views of a held-out item have in common.
 
-    Less the share that views of two different items have in common, which is all if the codes have
-    collapsed.
+    Minus the same share of two *different* items, so that collapsed codes score 0. The results of
+    a query are the best 2 % of the database.
 
     Args:
-        codebooks: What is judged.
-        held_out: By what.
+        codebooks: The codebooks to judge.
+        held_out: The items to judge them by.
 
     Returns:
-        A number of 1 at most, about 0 by chance. A list is the best 2 % of the database.
+        A number of 1 at most, about 0 by chance.
     """
     M = codebooks.M
     decoded = torch.from_numpy(
@@ -55,7 +54,7 @@ def view_agreement(codebooks: Codebooks, held_out: HeldOut) -> float:
 
 
 def _in_common(first: torch.Tensor, second: torch.Tensor, n: int) -> int:
-    """Numbers below n that are in the same row (m, k) of both, over all rows."""
+    """Count the numbers below n that a row (m, k) has in both, over all rows."""
     common = 0
     for a, b in zip(*(torch.split(lists, _BLOCK) for lists in (first, second)), strict=True):
         member = torch.zeros(len(a), n, dtype=torch.bool).scatter_(1, a, True)
@@ -64,10 +63,10 @@ def _in_common(first: torch.Tensor, second: torch.Tensor, n: int) -> int:
 
 
 class EarlyStopping:
-    """The best epoch so far by view agreement, and whether it is time to stop.
+    """Keep the best epoch so far by view agreement, and say when to stop.
 
     Args:
-        patience: Epochs without a better one after which to stop.
+        patience: The number of epochs without a gain after which to stop.
     """
 
     def __init__(self, patience: int) -> None:
@@ -75,11 +74,11 @@ class EarlyStopping:
         self._best = -np.inf
         self._since = 0
         self.best_epoch = 0
-        """Epochs done when the best weights were there."""
+        """The number of epochs after which the weights were best."""
         self._weights: dict[str, torch.Tensor] = {}
 
     def judge(self, agreement: float, model: torch.nn.Module, epoch: int) -> None:
-        """Take in an epoch; the weights of the best are kept."""
+        """Compare an epoch with the best one, and keep its weights if they are better."""
         if agreement > self._best:
             self._best, self._since, self.best_epoch = agreement, 0, epoch
             self._weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -88,15 +87,15 @@ class EarlyStopping:
 
     @property
     def is_due(self) -> bool:
-        """Whether ``patience`` epochs have brought nothing better."""
+        """Whether ``patience`` epochs in a row brought no gain."""
         return self._since >= self._patience
 
     def restore_best(self, model: torch.nn.Module) -> None:
-        """Give the model the weights of the best epoch."""
+        """Load the weights of the best epoch into the model."""
         model.load_state_dict(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return everything that a checkpoint needs."""
         return {
             "best": float(self._best),
             "since": self._since,
@@ -105,7 +104,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         self._best, self._since = state["best"], state["since"]
         self.best_epoch = state["best_epoch"]
         self._weights = dict(state["weights"])

@@ -1,4 +1,4 @@
-"""What the trainer learns from: sources of pairs, and the vectors that neighbors are found by."""
+"""Sources of training pairs, as the trainer expects them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from ..errors import InvalidInputError
 
 
 class PairSource(Protocol):
-    """Training items, each seen under two random views a step."""
+    """Training items, each with two random views per step."""
 
     def __len__(self) -> int: ...
 
     def steps(self, batch_size: int) -> int:
-        """Batches an epoch."""
+        """Return the number of batches in an epoch."""
         ...
 
     def batches(
         self, epoch: int, batch_size: int, seed: int, partners: Ids | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Two views for each item of every shuffled batch, fixed by seed and epoch.
+        """Yield two views of each item of a shuffled batch, fixed by seed and epoch.
 
-        The second view of item i is one of item ``partners[i]``, or of i itself if None is given.
+        The second view of item i is a view of item ``partners[i]``; of i itself if ``partners`` is
+        None.
         """
         ...
 
@@ -39,7 +40,7 @@ class HasFeatures(Protocol):
     """A source whose items are feature vectors."""
 
     def frozen_features(self) -> Vectors:
-        """One vector an item, float32 (n, P), to find neighbors by."""
+        """Return one vector per item, float32 (n, P), by which neighbors are found."""
         ...
 
 
@@ -48,8 +49,8 @@ class HasImages(Protocol):
     """A source whose items are images.
 
     Attributes:
-        images: In the order of the items' numbers.
-        workers: Processes that load them.
+        images: The images, in the order of the items' numbers.
+        workers: The number of processes that load them.
     """
 
     images: Images
@@ -61,28 +62,28 @@ class CanHoldOut(Protocol):
     """A source that can keep items out of training."""
 
     def hold_out(self, count: int, seed: int) -> tuple[PairSource, HeldOut]:
-        """The source without ``count`` random items, and what to judge by."""
+        """Return the source without ``count`` random items, and the items held out."""
         ...
 
 
 @runtime_checkable
 class HasDropout(Protocol):
-    """A source that can zero entries of its vectors at random."""
+    """A source that can zero random entries of its vectors."""
 
     @property
     def dropout(self) -> float:
-        """Fraction of entries zeroed."""
+        """The fraction of entries that are zeroed."""
         ...
 
     def with_dropout(self, dropout: float) -> PairSource:
-        """The same vectors, with another dropout."""
+        """Return the same vectors with another dropout."""
         ...
 
 
 def frozen_features(
     source: PairSource, backbone: BackboneModel | None, device: torch.device
 ) -> Vectors:
-    """One vector an item, float32 (n, P), from before any training.
+    """Return one vector per item, float32 (n, P), as it is before any training.
 
     Raises:
         InvalidInputError: If the source has neither vectors, nor images and a backbone.
@@ -94,7 +95,6 @@ def frozen_features(
             source.images, backbone, device=device, workers=source.workers, strict=True
         ).features
     raise InvalidInputError(
-        "neighbors and distillation need a source with frozen_features(), neighbors also take "
-        f"images with a backbone; got {type(source).__name__}. Give it that method, or set "
-        "neighbors to 0."
+        "neighbors and distillation need a source with frozen_features(), or images and a "
+        f"backbone, got {type(source).__name__}. Give it that method, or set neighbors to 0."
     )

@@ -11,16 +11,16 @@ _SAMPLES_AN_EPOCH = 64
 
 
 class EpochStatistics:
-    """Running means over one epoch, kept on the device until they are asked for.
+    """Running means over one epoch, kept on the device until they are read.
 
-    Usage, entropy and quantization error look at every soft code, so they are taken at about 64
-    evenly spread steps of an epoch; the loss terms at all of them.
+    Loss terms are averaged over all steps. Usage, entropy and quantization error need a pass over
+    every soft code, so they are measured at about 64 evenly spaced steps.
 
     Args:
-        steps: Steps of the epoch.
-        alpha: Sharpness of the quantizer, which its logits carry; None where they are not products
-            of unit vectors, and there is no quantization error to speak of.
-        device: Where the sums are kept.
+        steps: The number of steps in the epoch.
+        alpha: The sharpness of the quantizer, a factor of its logits; None if the logits are not
+            products of unit vectors, and no quantization error is defined.
+        device: The device that holds the sums.
     """
 
     def __init__(self, steps: int, alpha: float | None, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class EpochStatistics:
 
     @torch.no_grad()
     def add(self, terms: dict[str, torch.Tensor], quantized: Quantized) -> None:
-        """Take in one step."""
+        """Add one step."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
         if self._steps % self.stride == 0:
@@ -56,7 +56,7 @@ class EpochStatistics:
         self._sampled += 1
 
     def means(self) -> dict[str, float]:
-        """The loss terms, averaged over the steps so far."""
+        """Return the loss terms, averaged over the steps so far."""
         return {
             name: float(total) / self._steps
             for name, total in self._sums.items()
@@ -64,13 +64,14 @@ class EpochStatistics:
         }
 
     def codes(self) -> dict[str, float]:
-        """The health of the codes.
+        """Return measures of the health of the codes, by name.
 
-        ``codeword_usage``: fraction of codewords that some item was assigned to;
-        ``codeword_perplexity``: exp of the entropy of the assignments, mean over subquantizers,
-        at most K; ``soft_code_entropy``: mean entropy of the soft codes, nats;
-        ``quantization_error``: mean squared distance of block-normalised embeddings to their
-        decoded codes, in [0, 4 M]; not for signs.
+        - ``codeword_usage``: the fraction of codewords that are assigned to some item;
+        - ``codeword_perplexity``: exp of the entropy of the assignments, at most K; the mean over
+          subquantizers;
+        - ``soft_code_entropy``: the mean entropy of the soft codes in nats;
+        - ``quantization_error``: the mean squared distance between block-normalized embeddings
+          and their decoded codes, in [0, 4 M]; absent if ``alpha`` is None.
         """
         if self._counts is None:
             return {}

@@ -1,9 +1,9 @@
 """The training loop: from pairs of views to codebooks.
 
-Everything random is drawn from (seed, epoch), so a run that is interrupted and resumed from its
-last whole epoch ends in the same bits as one that was not, on the same CPU and versions. No label
-is ever seen here, and the last epoch's codebooks are the result, unless held-out items choose an
-earlier one, without labels.
+All random numbers depend on (seed, epoch), so a run that is interrupted and resumed after its last
+whole epoch gives the same bits as an uninterrupted one, on the same CPU and versions. Training uses
+no labels. The result is the last epoch's codebooks, or those of an earlier epoch if early stopping
+chooses it by held-out items, also without labels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .sources import CanHoldOut, HasDropout, PairSource
 logger = logging.getLogger("mecoq_index")
 
 Measure = Callable[[Codebooks, Mapping[str, Any]], Mapping[str, Any]]
-"""Gives the report on codebooks, from them and from facts on the run."""
+"""Makes the report on codebooks from them and from facts on the run."""
 
 
 def fit(
@@ -50,18 +50,18 @@ def fit(
     """Learn codebooks from pairs of views: the training loop under `train`.
 
     Args:
-        source: The training items; one with a dropout gets that of the settings.
+        source: The training items; ``view_dropout`` of the settings is applied to features.
         config: The settings.
-        out: Where the codebooks are written. Beside it go a checkpoint after every epoch, removed
-            at the end, and a log of JSON lines. None keeps everything in memory.
-        feature_width: P, where the source gives features; ``source.width`` if it has one.
-        backbone: The network that turns the source's images into features; None where the source
+        out: The codebook file to write. A log of JSON lines and, until the end, a checkpoint of the
+            last epoch are written beside it. None writes nothing.
+        feature_width: P, for a source of features without ``width``.
+        backbone: The network that turns the source's images into features; None if the source
             gives features.
-        device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
+        device: ``cpu``, ``cuda``, ...; None for CUDA if available.
         resume: Go on from the checkpoint beside ``out``, if there is one.
         provenance: Plain values to keep in the codebook file beside settings and versions.
-        record: What the codebooks remember of how features are made; for a source of features.
-        measure: Called with the codebooks and the facts of the run; gives their `report`.
+        record: Facts on the features that the codebooks keep, for a source of features.
+        measure: Called with the codebooks and the facts of the run; returns their `report`.
         on_progress: Called every few steps and at the end of each epoch.
 
     Returns:
@@ -100,7 +100,7 @@ def fit(
         run.restore(load_checkpoint(paths.checkpoint, config, run.source_identity()))
     if not resumed:
         if paths is not None:
-            # Preparing may be interrupted too, and must not leave the checkpoint of another run.
+            # If preparing is interrupted, the checkpoint of another run must not remain.
             paths.checkpoint.unlink(missing_ok=True)
         run.prepare()
     log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
@@ -113,7 +113,7 @@ def fit(
         try:
             logged = run.train_epoch(on_progress)
         except TrainingError:
-            # Resuming would meet the same numbers again.
+            # A resumed run would fail in the same way.
             if paths is not None:
                 paths.checkpoint.unlink(missing_ok=True)
             raise

@@ -1,4 +1,4 @@
-"""Learn codebooks from whatever there is: images, features with views, or plain vectors."""
+"""Learn codebooks from any source: images, features with views, or plain vectors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("mecoq_index")
 DEFAULT_BACKBONE = "torchvision:vgg16"
 _MOST_HELD_OUT = 1000
 _FEWEST_TO_SPARE = 1000
-"""With fewer vectors all are trained on, and the report measures on some of them."""
+"""Fewer vectors are all trained on, and the report is measured on some of them."""
 _SAMPLED_ITEMS = 20_000
 _SAMPLED_IMAGES = 500
 _JUDGED = 2000
@@ -70,8 +70,8 @@ def train(
 ) -> Codebooks:
     """Learn codebooks by MeCoQ.
 
-    The settings are those that `recommended` gives for the source, which the command line uses too,
-    unless ``config`` says otherwise.
+    Without ``config``, the settings are those that `recommended` returns for the source, as on the
+    command line.
 
     Args:
         source: Images (a folder, a list of paths, a data set of torch or Hugging Face), features
@@ -79,33 +79,33 @@ def train(
             an array of any float or integer dtype, a file, a folder of files, a table.
         bits: Bits of a code, M * log2 K; 64 if None.
         objective: ``contrast`` learns which items are alike, ``distillation`` reproduces the
-            ranking by cosine of unit vectors, ``signs`` learns binary codes; or settings of one of
-            them. ``contrast`` if None.
-        codewords: K, codewords per codebook; None for 16, or for images and distillation 256.
-        config: All settings at once, in place of ``bits``, ``objective`` and ``codewords``.
-        out: The codebook file to write (``.pt`` or ``.safetensors``). Beside it go a log, and a
-            checkpoint after every epoch until the end. None keeps everything in memory.
+            ranking by cosine of unit vectors, ``signs`` learns binary codes; or an object with
+            the settings of one of them. ``contrast`` if None.
+        codewords: K, codewords per codebook; if None, 256 for images and distillation, else 16.
+        config: All settings at once, instead of ``bits``, ``objective`` and ``codewords``.
+        out: The codebook file to write (``.pt`` or ``.safetensors``). A log and, until the end, a
+            checkpoint of the last epoch are written beside it. None writes nothing.
         vector_column: For tables: the column of vectors.
-        normalize: Divide vectors by their length, here and in all that uses the codebooks.
-        backbone: For images: the network that makes features of them, or its name;
+        normalize: Divide vectors by their length, here and wherever the codebooks are used.
+        backbone: For images: the network that turns them into features, or its name;
             ``torchvision:vgg16`` if None.
         image_size: For images: their side in pixels; the network's own if None.
         protocol: For images: train on the training images of this protocol.
-        augmentation: For images: the random changes that make views of them.
-        patience: For features with views: stop after so many epochs in which two views of held-out
-            items agree no better on what they find, and keep the best epoch.
-        device: ``cpu``, ``cuda``, ...; CUDA where there is one if None.
-        workers: For images: processes that load them.
+        augmentation: For images: the random changes that make their views.
+        patience: For features with views: stop after this many epochs without a gain in the
+            agreement of views of held-out items, and keep the best epoch.
+        device: ``cpu``, ``cuda``, ...; None for CUDA if available.
+        workers: For images: the number of processes that load them.
         strict: For images: refuse unreadable ones instead of skipping them.
         resume: Go on from the checkpoint beside ``out``, if there is one.
-        overwrite: Replace an existing file, and start over what an interrupted run has left.
-        progress: True shows a bar, or lines where there is no terminal; or a function that is
-            called with (text, done, total).
+        overwrite: Replace an existing file, and discard the checkpoint of an interrupted run.
+        progress: True shows a bar, or lines without a terminal; or a function that is called with
+            (text, done, total).
         settings: Single settings of `TrainConfig` or of the objective, such as ``epochs=10`` or
             ``temperature=0.3``.
 
     Returns:
-        The codebooks, with a `report` of what was measured at the end.
+        The codebooks, with a `report` of measures taken at the end.
 
     Raises:
         InvalidInputError: If source and settings do not fit together, or the output may not be
@@ -162,10 +162,10 @@ class _Asked:
     settings: Mapping[str, Any]
 
     def config_for(self, kind: Kind) -> TrainConfig:
-        """All settings, for what there is to learn from.
+        """Return all settings for a kind of source.
 
         Raises:
-            InvalidInputError: If they do not fit together.
+            InvalidInputError: If the settings do not fit together.
         """
         size = (self.bits, self.objective, self.codewords)
         if self.config is not None:
@@ -197,7 +197,7 @@ class _Asked:
 
 
 def _named(objective: ObjectiveName | Settings | None) -> dict[str, ObjectiveName]:
-    """The name of an objective as an argument; none if `recommended` is to choose."""
+    """Return the name of an objective as an argument, or no argument for the default."""
     if objective is None:
         return {}
     if not isinstance(objective, (str, *KINDS.values())):
@@ -311,7 +311,7 @@ def _warn_of_skipped(skipped: Sequence[tuple[int, str]]) -> None:
 def _measured_on_images(
     images: Images, model: BackboneModel, device: str | None, workers: int
 ) -> Measure:
-    """A report on features of a sample of the training images."""
+    """Return a function that measures on features of a sample of the training images."""
     rows = np.random.default_rng(0).permutation(len(images))[:_SAMPLED_IMAGES]
 
     def report(codebooks: Codebooks, facts: Mapping[str, Any]) -> Mapping[str, Any]:

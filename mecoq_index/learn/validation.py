@@ -1,4 +1,4 @@
-"""Checks that the classes of settings share: types by annotation, and ranges by name."""
+"""Checks of settings: types by annotation, and ranges by name."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ def check_values(
     below_one: Sequence[str] = (),
     shares: Sequence[str] = (),
 ) -> None:
-    """Refuse values of another type than annotated, or out of range; NumPy's become plain.
+    """Refuse values that are not of the annotated type or out of range.
+
+    NumPy scalars are replaced by plain ones.
 
     Args:
-        settings: A frozen dataclass whose fields are numbers, or literals to choose from.
-        lowest: The least value of some fields.
+        settings: A frozen dataclass whose fields are numbers or literals.
+        lowest: The lowest value of some fields.
         positive: Fields that must be above 0.
         below_one: Fields that must lie in [0, 1).
         shares: Fields that must lie in [0, 1].

@@ -85,7 +85,13 @@ def test_items_are_added_and_removed_by_name(work):
     assert len(engine) == len(bundle.names) == 302
     assert not {"new 0", "new 4", "item 7"} & set(bundle.names)
     refused("remove", "x.mecoq", "new 0", saying="the first of them 'new 0'")
-    refused("add", "x.mecoq", "--input", "more.npy", saying="the items of this index have names, so new items need names too")
+    refused(
+        "add",
+        "x.mecoq",
+        "--input",
+        "more.npy",
+        saying="the items of this index have names, so new items need names too",
+    )
     refused(
         "add", "x.mecoq", "--input", "more.npy", "--ids", "new.txt",
         saying="names must be new, but 3 are taken already",
@@ -117,7 +123,13 @@ def test_tuning_reaches_a_recall_and_keeps_it(work):
     build("flat.mecoq")
     refused("tune", "flat.mecoq", "--queries", "q.npy", saying="only IVF has lists to tune")
     build("numpy.mecoq", "--engine", "numpy")
-    refused("tune", "numpy.mecoq", "--queries", "q.npy", saying="an index of numpy has no setting to tune")
+    refused(
+        "tune",
+        "numpy.mecoq",
+        "--queries",
+        "q.npy",
+        saying="an index of numpy has no setting to tune",
+    )
 
 
 def test_an_exported_index_takes_features_without_this_package(work):
@@ -209,7 +221,9 @@ def test_rows_for_milvus_have_no_names_where_items_have_none(work):
 
 def test_options_of_one_target_are_no_options_of_another(work):
     export = ("export", "--to", "milvus", "--out", "rows")
-    refused(*export, "--codebooks", "c.pt", saying="source must be an index whose items are exported")
+    refused(
+        *export, "--codebooks", "c.pt", saying="source must be an index whose items are exported"
+    )
     build("x.mecoq", "--engine", "numpy")
     refused(*export, "x.mecoq", "--takes", "features", saying="--takes is for faiss", code=2)
     refused(*export, "x.mecoq", "--factory", "MeCoQ", saying="--factory is for", code=2)
@@ -261,7 +275,9 @@ def test_fast_scan_is_ranked_again_exactly(work):
     np.testing.assert_allclose(again, exact, atol=2e-6)
     refused("search", "exact.mecoq", "q.npy", "--k-factor", 4, saying="which is exact")
     build("numpy.mecoq", "--engine", "numpy")
-    refused("search", "numpy.mecoq", "q.npy", "--k-factor", 4, saying="--k-factor is for faiss", code=2)
+    refused(
+        "search", "numpy.mecoq", "q.npy", "--k-factor", 4, saying="--k-factor is for faiss", code=2
+    )
 
 
 def test_a_part_that_is_no_part_is_a_usage_error(work):

@@ -199,6 +199,4 @@ def test_batches_without_negatives_are_refused():
 
 def test_rows_of_views_are_the_items_as_they_came():
     rows = ViewRows(FeatureViews(_numbered() + 1))
-    np.testing.assert_array_equal(
-        rows.read(2, 5), FeatureViews(_numbered() + 1).items()[2:5]
-    )
+    np.testing.assert_array_equal(rows.read(2, 5), FeatureViews(_numbered() + 1).items()[2:5])

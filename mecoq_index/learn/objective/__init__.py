@@ -1,5 +1,6 @@
-"""What a training run minimizes: contrast, learned signs, or the distillation of a float ranking.
+"""Objectives of training: contrast, learned signs, and the distillation of a float ranking.
 
-Nothing outside this folder asks which objective a run has: `make_objective` and `make_quantizer`
-choose by the class of its settings, and the rest goes through `Objective`.
+To add one, write a class of settings (settings.py, listed in ``KINDS``) and a subclass of
+`Objective` (base.py), and let making.py build it from the settings. The trainer knows an objective
+only as an `Objective` and its quantizer; no file outside this folder asks which one a run has.
 """

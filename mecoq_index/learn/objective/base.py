@@ -1,4 +1,9 @@
-"""What a training run asks of its objective, and nothing more."""
+"""The interface between the training loop and an objective.
+
+A run calls `check_source` first and, if `needs_features` is True, `prepare` once. In each epoch it
+asks for `partners`; in each step it minimizes `loss`, makes the step, and calls `after_step`. A run
+that is resumed calls `load_state_dict` in the place of `prepare`.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +18,51 @@ from ..._arrays import Ids, Vectors
 from .quantizer import Quantized, Quantizer
 
 Embed = Callable[[torch.Tensor], torch.Tensor]
-"""Gives embeddings (B, D) in float32 of a batch."""
+"""Maps a batch of features (B, P), or images, to embeddings (B, D) in float32."""
 
 
 class Objective(ABC):
-    """What is minimized, with the state that it needs."""
+    """A loss to minimize, with its state."""
 
     @abstractmethod
     def check_source(self, num_items: int, *, has_two_views: bool, is_views: bool) -> None:
         """Refuse a source that cannot be learned from.
 
         Args:
-            num_items: Number of items.
+            num_items: The number of items.
             has_two_views: Whether two views of one item differ.
-            is_views: Whether the source has several views of an item, or images.
+            is_views: Whether the source holds images, or several views of each item.
 
         Raises:
-            InvalidInputError: If it does not fit.
-            MissingDependencyError: If a package is needed for it.
+            InvalidInputError: If the source does not fit.
+            MissingDependencyError: If a package is needed that is not installed.
         """
 
     @property
     def needs_features(self) -> bool:
-        """Whether `prepare` is to be called with one vector an item."""
+        """Whether a new run must call `prepare` with one vector per item."""
         return False
 
     def prepare(  # noqa: B027 (most objectives make nothing)
         self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer
     ) -> None:
-        """Make what is made once, from the features (n, P) as they are before any training."""
+        """Set up the objective, and maybe the network, before the first step.
+
+        Args:
+            features: float32 (n, P), one vector per item, as it is before any training.
+            projection: The trained layers; may be overwritten.
+            quantizer: The quantizer; its codewords may be overwritten.
+
+        Raises:
+            InvalidInputError: If the features cannot be learned from.
+        """
 
     def parameters(self) -> list[nn.Parameter]:
-        """Numbers that the loss learns itself."""
+        """Return the parameters of the loss itself, to train along with the network."""
         return []
 
     def partners(self, epoch: int) -> Ids | None:
-        """The item that gives the second view of each item (n,); None for the same item."""
+        """Return the item that gives each item its second view, (n,); None for the item itself."""
         return None
 
     @abstractmethod
@@ -60,18 +74,30 @@ class Objective(ABC):
         view2: torch.Tensor,
         epoch: int,
     ) -> tuple[dict[str, torch.Tensor], Quantized]:
-        """The terms of the loss of a batch, ``loss`` among them, and its quantized embeddings."""
+        """Compute the loss of a batch.
+
+        Args:
+            embed: The network.
+            quantizer: The quantizer.
+            view1: One view of each item of the batch, (B, P) or (B, 3, H, W).
+            view2: Another view of each item, or a view of its partner, in the same order.
+            epoch: The epoch, from 0.
+
+        Returns:
+            Scalars by name: ``loss``, which is minimized, and its terms, which are logged. With
+            them the quantized embeddings, of n = B or 2 B rows.
+        """
 
     def after_step(self, quantized: Quantized) -> None:  # noqa: B027
-        """Take in the batch of a step that was made."""
+        """Update the state after a step, from the quantized embeddings of its batch."""
 
     def extra_negatives(self, epoch: int) -> int:
-        """How many stored negatives take part in the loss of an epoch."""
+        """Return the number of stored negatives in the loss of an epoch, for the log."""
         return 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint needs."""
+        """Return everything that a checkpoint needs, as tensors and plain values."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Take up the state of `state_dict`."""
+        """Restore the state that `state_dict` returned."""

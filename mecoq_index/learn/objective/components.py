@@ -1,4 +1,4 @@
-"""The start of distillation: product quantization of principal components."""
+"""The starting point of distillation: product quantization of principal components."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def start_from_components(
 
     A subvector gets Ds - 1 components and one constant coordinate b. At unit length,
     <z, c> = 1 - |z - c|^2 / 2, which is about 1 - |u - v|^2 / (2 b^2) for components u and v that
-    are short beside b: the normalisation of subvectors then costs next to nothing. Components are
-    dealt out so that the subvectors share the variance (OPQ's eigenvalue allocation).
+    are short beside b, so normalizing the subvectors changes little. Components are distributed so
+    that the subvectors share the variance (OPQ's eigenvalue allocation).
 
     Args:
         projection: A linear layer, or two with ReLU between them; overwritten.
         quantizer: Its codewords (M, K, Ds) are overwritten.
         x: Unit vectors, float32, (n, P).
-        seed: Seed of sample and k-means.
-        teacher_temperature: Temperature of the teacher's softmax.
+        seed: The seed of sample and k-means.
+        teacher_temperature: The temperature of the teacher's softmax.
 
     Returns:
-        The scale of the student with which its scores spread as the teacher's.
+        The scale at which the student's scores have the same spread as the teacher's.
 
     Raises:
         InvalidInputError: If there are more codebooks than columns, or nothing to rank.
@@ -89,7 +89,7 @@ def _like(projection: nn.Sequential, x: Vectors) -> torch.Tensor:
 
 
 def _deal_out(variance: np.ndarray, blocks: int, most: int) -> list[list[int]]:
-    """Component numbers of each block: each goes where the product of variances is least so far."""
+    """Assign each component to the block with the lowest product of variances so far."""
     dealt: list[list[int]] = [[] for _ in range(blocks)]
     logarithm = np.zeros(blocks)
     scale = variance[0] or 1.0
@@ -109,16 +109,16 @@ def _set_projection(
     mean: np.ndarray,
     components: np.ndarray,
 ) -> None:
-    """Make the projection W (x - mean) + constant."""
+    """Overwrite the projection with W (x - mean) + constant."""
     linear = [layer for layer in projection if isinstance(layer, nn.Linear)]
     first, last = linear[0], linear[-1]
     if first is last:
         _assign(first, W, constant - W @ mean)
         return
-    # relu(u) - relu(-u) = u: the hidden layer passes components through, with both signs
+    # The hidden layer passes components through with both signs: relu(u) - relu(-u) = u.
     pairs = min(first.out_features // 2, components.shape[1])
     passed = components[:, :pairs]
-    hidden = first.weight.double().cpu().numpy()  # those left over stay at random
+    hidden = first.weight.double().cpu().numpy()  # the other rows stay random
     hidden[: 2 * pairs] = np.concatenate([passed.T, -passed.T])
     output = np.zeros((len(W), first.out_features))
     output[:, : 2 * pairs] = np.concatenate([W @ passed, -W @ passed], axis=1)
@@ -132,7 +132,7 @@ def _assign(layer: nn.Linear, weight: np.ndarray, bias: np.ndarray) -> None:
 
 
 def _spherical_kmeans(z: torch.Tensor, K: int, rng: np.random.Generator) -> torch.Tensor:
-    """K unit vectors (K, Ds) around which unit vectors (n, Ds) lie; empty ones are drawn anew."""
+    """Cluster unit vectors (n, Ds) around K unit codewords (K, Ds); redraw empty ones."""
     picked = rng.choice(len(z), K, replace=len(z) < K)
     codewords = z[picked].clone()
     for _ in range(_ITERATIONS):

@@ -1,4 +1,4 @@
-"""Contrast: two views of an item, or of near items, against all others of the batch and memory."""
+"""Contrast: two views of an item, or of neighbors, against all others in batch and memory."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Contrast(Objective):
         settings: The settings.
         num_codebooks: M.
         num_codewords: K.
-        seed: Seed of the choice of neighbors.
-        device: Where the memory is kept.
+        seed: The seed by which neighbors are drawn.
+        device: The device that holds the memory.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Contrast(Objective):
             self._memory = CodeMemory(settings.memory_size, num_codebooks, num_codewords, device)
 
     def check_source(self, num_items: int, *, has_two_views: bool, is_views: bool) -> None:
-        """Refuse a source without two views, unless neighbors give the second one.
+        """Refuse a source with one view per item, unless neighbors give the second one.
 
         Raises:
-            InvalidInputError: If so, or if there are too few items for so many neighbors.
+            InvalidInputError: If there is one view, or an item has fewer others than neighbors.
             MissingDependencyError: If FAISS is needed and not installed.
         """
         if not (self._settings.neighbors or has_two_views):
@@ -70,7 +70,7 @@ class Contrast(Objective):
 
     @property
     def needs_features(self) -> bool:
-        """Whether neighbors are to be found."""
+        """Whether the settings ask for neighbors."""
         return bool(self._settings.neighbors)
 
     def prepare(self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer) -> None:
@@ -78,7 +78,7 @@ class Contrast(Objective):
         self._graph = neighbor_graph(features, self._settings.neighbors)
 
     def partners(self, epoch: int) -> Ids | None:
-        """For each item a neighbor or the item itself, drawn anew every epoch."""
+        """Draw a neighbor of each item, or the item itself, anew every epoch."""
         if self._graph is None:
             return None
         rng = np.random.default_rng([self._seed, epoch, 1])
@@ -92,7 +92,7 @@ class Contrast(Objective):
         view2: torch.Tensor,
         epoch: int,
     ) -> tuple[dict[str, torch.Tensor], Quantized]:
-        """Contrast, regularizer and, if it has a weight, entropy of the soft codes."""
+        """Sum contrast, regularizer and, if its weight is not 0, the entropy of the soft codes."""
         settings, n = self._settings, len(view1)
         quantized: Quantized = quantizer(embed(torch.cat([view1, view2])))
         memory = None
@@ -118,24 +118,24 @@ class Contrast(Objective):
         return epoch >= self._settings.memory_start_epoch
 
     def after_step(self, quantized: Quantized) -> None:
-        """Keep the soft codes of the batch in the memory."""
+        """Add the soft codes of the batch to the memory."""
         if self._memory is not None:
             self._memory.enqueue(quantized.soft_codes)
 
     def extra_negatives(self, epoch: int) -> int:
-        """Soft codes in the memory, once it takes part in the loss."""
+        """Return the number of soft codes in the memory, or 0 before its first epoch."""
         used = self._memory is not None and self._is_memory_used(epoch)
         return len(self._memory) if used and self._memory is not None else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The memory and the graph of neighbors."""
+        """Return the memory and the graph of neighbors."""
         return {
             "memory": None if self._memory is None else self._memory.state_dict(),
             "graph": None if self._graph is None else torch.from_numpy(self._graph),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the memory and the graph."""
+        """Restore the memory and the graph."""
         if self._memory is not None:
             self._memory.load_state_dict(state["memory"])
         if state["graph"] is not None:

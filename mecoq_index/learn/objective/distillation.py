@@ -1,7 +1,7 @@
 """Distillation: codes that reproduce a float ranking, with cosine as the teacher of AQS.
 
-Use it for embeddings whose own similarity is trusted (CLIP, DINO, sentence models). Nothing but the
-vectors is needed. The network starts as product quantization of principal components and is then
+Use it for embeddings whose own similarity you trust (CLIP, DINO, sentence models). It needs only
+the vectors. The network starts as product quantization of principal components and is then
 fine-tuned by gradient, with hard codes in the forward pass, as in search.
 """
 
@@ -29,8 +29,8 @@ _LENGTH_TOLERANCE = 0.01
 class RankingDistillation(nn.Module):
     """Listwise distillation of the cosine into AQS.
 
-    For the rows i, j of a batch, with x the vectors, z block-normalised embeddings and r decoded
-    hard codes:
+    For the rows i, j of a batch, with vectors x, block-normalized embeddings z and decoded
+    hard codes r:
 
         P_i = softmax over j != i of <x_i, x_j> / T
         Q_i = softmax over j != i of s <z_i, r_j>
@@ -50,7 +50,7 @@ class RankingDistillation(nn.Module):
     def forward(
         self, x: torch.Tensor, z: torch.Tensor, reconstruction: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of a batch: unit vectors (B, P), block-normalised z and r (B, D); a scalar."""
+        """Return the scalar loss of unit vectors (B, P), block-normalized z and r (B, D)."""
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         teacher = (x @ x.T / self._teacher_temperature).masked_fill(itself, -1e4).log_softmax(1)
         student = (self.log_scale.exp() * z @ reconstruction.T).masked_fill(itself, -1e4)
@@ -58,7 +58,7 @@ class RankingDistillation(nn.Module):
 
 
 def straight_through(quantized: Quantized, codewords: torch.Tensor) -> torch.Tensor:
-    """Decoded hard codes (n, D), with the gradient of the soft ones."""
+    """Return decoded hard codes (n, D) that have the gradient of the soft ones."""
     soft = quantized.soft_codes
     hard = F.one_hot(quantized.logits.argmax(-1), soft.shape[-1]).to(soft)
     codes = soft + (hard - soft).detach()
@@ -66,7 +66,7 @@ def straight_through(quantized: Quantized, codewords: torch.Tensor) -> torch.Ten
 
 
 def check_unit_rows(x: Vectors) -> None:
-    """Refuse vectors that are not of unit length: no projection can take the lengths out.
+    """Refuse vectors that are not of unit length, since no projection can remove the lengths.
 
     Raises:
         InvalidInputError: If a length is off by more than 1 %.
@@ -88,7 +88,7 @@ class Distillation(Objective):
     Args:
         settings: The settings.
         num_codebooks: M.
-        seed: Seed of the start.
+        seed: The seed of the starting point.
     """
 
     def __init__(self, settings: DistillationSettings, *, num_codebooks: int, seed: int) -> None:
@@ -96,15 +96,15 @@ class Distillation(Objective):
         self._loss = RankingDistillation(settings.teacher_temperature)
 
     def to(self, device: torch.device) -> Distillation:
-        """This objective, with what the loss learns on a device."""
+        """Move the parameters of the loss to a device, and return the objective."""
         self._loss.to(device)
         return self
 
     def check_source(self, num_items: int, *, has_two_views: bool, is_views: bool) -> None:
-        """Refuse views and images: what is reproduced is the ranking of single vectors.
+        """Refuse views and images, since the ranking of single vectors is reproduced.
 
         Raises:
-            InvalidInputError: If there are any.
+            InvalidInputError: If the source holds views or images.
         """
         if is_views:
             raise InvalidInputError(
@@ -114,11 +114,11 @@ class Distillation(Objective):
 
     @property
     def needs_features(self) -> bool:
-        """True: projection and codewords start from the vectors."""
+        """True, because projection and codewords start from the vectors."""
         return True
 
     def prepare(self, features: Vectors, projection: nn.Sequential, quantizer: Quantizer) -> None:
-        """Start as product quantization of principal components.
+        """Start projection and codewords as product quantization of principal components.
 
         Raises:
             InvalidInputError: If vectors are not of unit length, or there is nothing to rank.
@@ -135,7 +135,7 @@ class Distillation(Objective):
             self._loss.log_scale.fill_(math.log(scale))
 
     def parameters(self) -> list[nn.Parameter]:
-        """The scale of the student."""
+        """Return the scale of the student."""
         return list(self._loss.parameters())
 
     def loss(
@@ -146,7 +146,7 @@ class Distillation(Objective):
         view2: torch.Tensor,
         epoch: int,
     ) -> tuple[dict[str, torch.Tensor], Quantized]:
-        """The divergence of the student's rankings from the teacher's within the batch."""
+        """Compute the divergence of the student's rankings from the teacher's in the batch."""
         z = embed(view1)
         quantized: Quantized = quantizer(z)
         decoded = straight_through(quantized, quantizer.unit_codewords())
@@ -154,9 +154,9 @@ class Distillation(Objective):
         return {"loss": self._loss(view1.to(z), unit, decoded)}, quantized
 
     def state_dict(self) -> dict[str, Any]:
-        """The scale of the student."""
+        """Return the scale of the student."""
         return {"distillation": self._loss.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the scale."""
+        """Restore the scale."""
         self._loss.load_state_dict(state["distillation"])

@@ -1,4 +1,4 @@
-"""The training objective: debiased contrast, codeword regularizer, entropy of soft codes.
+"""Terms of the contrastive objective: debiased contrast, codeword regularizer, entropy.
 
 Two variants of the contrastive loss exist, and are never mixed: `paper_contrastive_loss` is the
 paper's equations; `official_contrastive_loss` is what the authors' released code computes, kept to

@@ -1,4 +1,4 @@
-"""The objective and the quantizer that settings ask for."""
+"""Build the objective and the quantizer from settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def make_quantizer(config: TrainConfig) -> Quantizer:
-    """The quantizer to train; draws its codewords from torch's random stream."""
+    """Make the quantizer, with codewords drawn from torch's random stream."""
     if isinstance(config.objective, SignsSettings):
         return SignQuantizer(config.dim, alpha=config.alpha)
     learned = isinstance(config.objective, DistillationSettings) or (
@@ -33,7 +33,7 @@ def make_quantizer(config: TrainConfig) -> Quantizer:
 
 
 def make_objective(config: TrainConfig, device: torch.device) -> Objective:
-    """The objective to minimize."""
+    """Make the objective to minimize."""
     settings = config.objective
     if isinstance(settings, DistillationSettings):
         return Distillation(settings, num_codebooks=config.num_codebooks, seed=config.seed).to(

@@ -1,7 +1,7 @@
 """The code memory: the last N_M soft codes, first in, first out (MeCoQ, section 3.4).
 
-Soft codes rather than features are kept, and decoded with the *current* codebooks at every step;
-that is why they drift less than stored features would.
+The memory stores soft codes and decodes them with the *current* codebooks at every step, so they
+drift less than stored features would.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ...errors import InvalidInputError
 
 
 class CodeMemory:
-    """A ring of soft codes. Nothing is differentiated through it.
+    """A ring buffer of soft codes, without gradients.
 
     Args:
-        capacity: N_M, the number of soft codes kept, at least 1.
+        capacity: N_M, the largest number of soft codes, at least 1.
         num_codebooks: M.
         num_codewords: K.
-        device: Where the codes are kept.
+        device: The device that holds the codes.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class CodeMemory:
         self._size = 0
 
     def __len__(self) -> int:
-        """Number of soft codes held, at most the capacity."""
+        """The number of stored soft codes, at most the capacity."""
         return self._size
 
     def enqueue(self, soft_codes: torch.Tensor) -> None:
-        """Append soft codes (n, M, K), any n; the oldest leave. A detached copy is kept."""
+        """Append a detached copy of soft codes (n, M, K), and drop the oldest ones."""
         capacity = len(self._ring)
         newest = soft_codes.detach()[-capacity:].to(self._ring)
         slots = (self._next + torch.arange(len(newest), device=self._ring.device)) % capacity
@@ -50,15 +50,15 @@ class CodeMemory:
         self._size = min(capacity, self._size + len(newest))
 
     def soft_codes(self) -> torch.Tensor:
-        """The soft codes held, (size, M, K), in ring order; a view, valid until `enqueue`."""
+        """Return the stored soft codes, (size, M, K), as a view that the next `enqueue` changes."""
         return self._ring[: self._size]
 
     def state_dict(self) -> dict[str, Any]:
-        """The content, for a checkpoint."""
+        """Return the content, for a checkpoint."""
         return {"soft_codes": self.soft_codes().clone(), "next": self._next}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the content by that of `state_dict`, in the same ring order."""
+        """Restore the content that `state_dict` returned, in the same order."""
         self._size = len(state["soft_codes"])
         self._ring[: self._size] = state["soft_codes"]
         self._next = state["next"]

@@ -1,4 +1,4 @@
-"""Nearest neighbors as positives: items that frozen features already hold to be alike.
+"""Nearest neighbors as positives: items whose frozen features are similar.
 
 Two views of one image teach what augmentation leaves unchanged; a view of a neighbor teaches what
 a whole neighborhood shares, and needs no augmentation at all. The graph is built once, with FAISS,
@@ -16,13 +16,13 @@ from ..._optional import import_faiss
 from ...errors import InvalidInputError
 
 EXACT_ROWS = 200_000
-"""Up to so many vectors every pair is compared; above, an inverted file finds most neighbors."""
+"""Up to this many vectors, all pairs are compared; above, an inverted file finds most neighbors."""
 _LISTS_VISITED = 16
 _BLOCK = 4096
 
 
 def check_neighbors(k: int, n: int) -> None:
-    """Refuse, before any work is done, what `neighbor_graph` could not do.
+    """Refuse early what `neighbor_graph` cannot do.
 
     Raises:
         InvalidInputError: If n items have no k neighbors each.
@@ -36,18 +36,18 @@ def check_neighbors(k: int, n: int) -> None:
 
 
 def neighbor_graph(x: Vectors, k: int) -> Ids:
-    """The k nearest other rows of every row, by cosine.
+    """Find the k nearest other rows of every row, by cosine.
 
     Args:
         x: float32, shape (n, P).
-        k: Neighbors of a row, at least 1 and below n.
+        k: The number of neighbors of a row, at least 1 and below n.
 
     Returns:
-        int64, shape (n, k), nearest first; -1 in the places that an inverted file could not fill,
-        and where either of the two rows is zero.
+        int64, shape (n, k), nearest first; -1 where an inverted file finds too few rows, and where
+        either of the two rows is zero.
 
     Raises:
-        InvalidInputError: If ``x`` is no such array, or has too few rows.
+        InvalidInputError: If ``x`` is another kind of array, or has too few rows.
         MissingDependencyError: If FAISS is not installed.
     """
     x = check_vectors(x)
@@ -74,7 +74,7 @@ def neighbor_graph(x: Vectors, k: int) -> Ids:
 
 
 def _without_self(found: Ids, start: int) -> Ids:
-    """Drop each row's own number, or the last one where a copy of it took its place."""
+    """Drop each row's own number, or the last number if copies of the row displaced it."""
     own = found == np.arange(start, start + len(found))[:, None]
     own[~own.any(axis=1), -1] = True
     others: Ids = found[~own].reshape(len(found), -1)
@@ -82,12 +82,12 @@ def _without_self(found: Ids, start: int) -> Ids:
 
 
 def draw_partners(graph: Ids, share: float, rng: np.random.Generator) -> Ids:
-    """For each item the one that gives its second view: now a neighbor, now itself.
+    """Draw the item that gives the second view of each item: a neighbor, or the item itself.
 
     Args:
         graph: From `neighbor_graph`, (n, k).
-        share: Probability of a neighbor, in [0, 1]; each of the k is as likely.
-        rng: Where chance comes from.
+        share: The probability of a neighbor, in [0, 1]; the k neighbors are equally likely.
+        rng: The source of random numbers.
 
     Returns:
         int64, shape (n,).

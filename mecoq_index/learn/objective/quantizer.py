@@ -1,4 +1,4 @@
-"""The trainable quantizers: soft assignment to unit codewords (MeCoQ, section 3.2), and signs."""
+"""Trainable quantizers: soft assignment to unit codewords (MeCoQ, section 3.2), and signs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Quantized(NamedTuple):
-    """What the quantizer makes of embeddings.
+    """Quantized embeddings.
 
     Attributes:
         soft_codes: p, shape (n, M, K), every row of K sums to 1.
@@ -24,7 +24,7 @@ class Quantized(NamedTuple):
 
 
 class SoftQuantizer(nn.Module):
-    """M codebooks of K unit codewords, and attention of embeddings over them.
+    """M codebooks of K unit codewords, to which embeddings are softly assigned.
 
     With z^m and c^m_i scaled to unit length:
 
@@ -36,8 +36,8 @@ class SoftQuantizer(nn.Module):
         num_codewords: K.
         subvector_width: Ds; embeddings have D = M * Ds columns.
         alpha: Sharpness of the softmax.
-        learned: Whether the codewords are trained; otherwise they stay as initialised, which is
-            uniform on the sphere.
+        learned: Whether the codewords are trained; otherwise they stay at their random initial
+            values, uniform on the sphere.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class SoftQuantizer(nn.Module):
 
     @property
     def logit_scale(self) -> float | None:
-        """alpha: logits are products of unit vectors times this."""
+        """alpha, the factor of the products of unit vectors in the logits."""
         return self.alpha
 
     def unit_codewords(self) -> torch.Tensor:
-        """The codewords scaled to unit length, (M, K, Ds), differentiable."""
+        """Return the codewords scaled to unit length, (M, K, Ds), differentiable."""
         return F.normalize(self.codewords, dim=-1)
 
     def forward(self, z: torch.Tensor) -> Quantized:
-        """Quantize embeddings (n, D) softly; their length per subvector does not matter."""
+        """Quantize embeddings (n, D) softly; the lengths of their subvectors do not matter."""
         codewords = self.unit_codewords()
         M, _, Ds = codewords.shape
         sub = F.normalize(z.view(len(z), M, Ds), dim=-1).transpose(0, 1)  # (M, n, Ds)
-        # alpha on the narrow side: Ds columns to scale instead of K, forward and backward
+        # Scaling the Ds columns of the embeddings is cheaper than scaling K columns of logits.
         logits = torch.bmm(self.alpha * sub, codewords.transpose(1, 2))  # (M, n, K)
         soft_codes = torch.softmax(logits, dim=-1)
         reconstruction = torch.bmm(soft_codes, codewords)  # (M, n, Ds)
@@ -79,7 +79,7 @@ class SoftQuantizer(nn.Module):
         )
 
     def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
-        """Reconstructions (n, D) of soft codes (n, M, K) under the current codebooks."""
+        """Decode soft codes (n, M, K) to reconstructions (n, D) by the current codebooks."""
         decoded = torch.bmm(soft_codes.transpose(0, 1), self.unit_codewords())  # (M, n, Ds)
         return decoded.transpose(0, 1).flatten(1)
 
@@ -87,19 +87,19 @@ class SoftQuantizer(nn.Module):
     def renormalize(self) -> None:
         """Scale the stored codewords to unit length.
 
-        A gradient through `unit_codewords` is orthogonal to the codeword, so a step always makes it
-        longer, and a longer codeword turns more slowly: without this the codebooks' learning rate
-        would fade by itself.
+        A gradient through `unit_codewords` is orthogonal to the codeword, so every step makes the
+        codeword longer, and a longer codeword turns more slowly. Without this, the effective
+        learning rate of the codebooks would decrease.
         """
         self.codewords.copy_(self.unit_codewords())
 
 
 class SignQuantizer(nn.Module):
-    """Binary codes: the sign of every coordinate, with a straight-through gradient.
+    """Binary codes: the sign of each coordinate, with a straight-through gradient.
 
-    Learned binary hashing as a special case of the quantizer, so that codes of both kinds are
-    trained by the same loop: M = bits codebooks of the two codewords -1 and +1, Ds = 1. Unlike
-    `SoftQuantizer`, coordinates keep their length, for a coordinate has no direction but its sign:
+    Learned binary hashing is a special case of the quantizer, so the same loop trains both kinds of
+    codes: M = bits codebooks of the two codewords -1 and +1, with Ds = 1. Unlike in
+    `SoftQuantizer`, coordinates are not normalized, since only their sign would remain:
 
         p_m    = softmax(-alpha z_m, alpha z_m), so that p_m . (-1, 1) = tanh(alpha z_m)
         zhat_m = sign(z_m), with the gradient of tanh(alpha z_m)
@@ -108,7 +108,7 @@ class SignQuantizer(nn.Module):
     Hamming distance does.
 
     Args:
-        num_bits: Bits of a code, and D.
+        num_bits: The bits of a code, and D.
         alpha: Sharpness of the tanh.
     """
 
@@ -121,11 +121,11 @@ class SignQuantizer(nn.Module):
 
     @property
     def logit_scale(self) -> float | None:
-        """None: coordinates keep their length, so logits are not products of unit vectors."""
+        """None, because logits of unnormalized coordinates are no products of unit vectors."""
         return None
 
     def unit_codewords(self) -> torch.Tensor:
-        """-1 and +1 for every bit, (bits, 2, 1)."""
+        """Return -1 and +1 for every bit, (bits, 2, 1)."""
         return self.codewords
 
     def forward(self, z: torch.Tensor) -> Quantized:
@@ -136,11 +136,11 @@ class SignQuantizer(nn.Module):
         return Quantized(logits.softmax(-1), soft + (signs - soft).detach(), logits)
 
     def decode(self, soft_codes: torch.Tensor) -> torch.Tensor:
-        """Signs (n, bits) of soft codes (n, bits, 2)."""
+        """Return the signs (n, bits) of soft codes (n, bits, 2)."""
         return torch.where(soft_codes[..., 1] > 0.5, 1.0, -1.0)
 
     def renormalize(self) -> None:
-        """Nothing to do: the codewords are not trained."""
+        """Do nothing, since the codewords are not trained."""
 
 
 Quantizer = SoftQuantizer | SignQuantizer

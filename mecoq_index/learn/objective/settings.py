@@ -14,7 +14,7 @@ CodebookMode = Literal["learned", "frozen"]
 
 
 class Shared(Protocol):
-    """The settings that all objectives share, as far as objectives look at them."""
+    """The shared settings that objectives check."""
 
     @property
     def num_codebooks(self) -> int: ...  # noqa: D102
@@ -42,7 +42,7 @@ class Shared(Protocol):
 class ContrastSettings:
     """Settings of the debiased contrastive loss with code memory, in the paper's symbols.
 
-    A part of the method is switched off by its neutral value: ``positive_prior=0`` (debiasing),
+    A neutral value switches a part of the method off: ``positive_prior=0`` (debiasing),
     ``memory_size=0``, ``neighbors=0``, ``regularizer_weight=0``, ``entropy_weight=0``,
     ``codebooks="frozen"``.
     """
@@ -57,7 +57,7 @@ class ContrastSettings:
     temperature: float = 0.4
     """T of the contrastive loss; smaller sharpens it. Below 0.03, float32 underflows."""
     positive_prior: float = 0.1
-    """rho+, the probability that a negative is in truth a positive; 0 turns debiasing off."""
+    """rho+, the probability that a negative is really a positive; 0 turns debiasing off."""
     regularizer_weight: float = 0.5
     """Weight of the codeword regularizer Omega_C."""
     entropy_weight: float = 0.0
@@ -67,9 +67,10 @@ class ContrastSettings:
     memory_start_epoch: int = 3
     """The first epoch (from 0) in which the memory takes part in the loss."""
     neighbors: int = 0
-    """Nearest neighbors in feature space that serve as positives of an item; 0: only its views."""
+    """The number of nearest neighbors in feature space that are positives of an item, beside its
+    views."""
     neighbor_share: float = 0.5
-    """Share of the positive pairs in which a neighbor gives the second view."""
+    """The share of positive pairs whose second view is a neighbor's."""
 
     def __post_init__(self) -> None:
         check_values(
@@ -92,7 +93,7 @@ class ContrastSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SignsSettings(ContrastSettings):
-    """Settings of learned binary codes: contrast, with signs in the place of codewords.
+    """Settings of learned binary codes: contrast, with signs instead of codewords.
 
     The codewords of a sign are -1 and +1, so ``codebooks`` and ``regularizer_weight`` change
     nothing.
@@ -101,10 +102,10 @@ class SignsSettings(ContrastSettings):
     name: ClassVar[str] = "signs"
 
     def check_shared(self, shared: Shared) -> None:
-        """Refuse shared settings that are not of one bit a coordinate.
+        """Refuse shared settings other than one bit per coordinate.
 
         Raises:
-            InvalidInputError: If so.
+            InvalidInputError: If a coordinate does not have one bit.
         """
         if (shared.num_codewords, shared.num_codebooks) != (2, shared.dim):
             raise InvalidInputError(
@@ -121,16 +122,16 @@ class DistillationSettings:
     name: ClassVar[str] = "distillation"
 
     teacher_temperature: float = 0.05
-    """Temperature of the softmax over the cosines that are reproduced."""
+    """The temperature of the softmax over the cosines to reproduce."""
 
     def __post_init__(self) -> None:
         check_values(self, positive=("teacher_temperature",))
 
     def check_shared(self, shared: Shared) -> None:
-        """Refuse shared settings that distillation has no use for.
+        """Refuse shared settings that distillation cannot use.
 
         Raises:
-            InvalidInputError: If one is set.
+            InvalidInputError: If one of them is set, or a width does not fit.
         """
         if shared.projection == "mlp-bn":
             raise InvalidInputError(
@@ -167,5 +168,5 @@ KINDS: Mapping[str, type[ContrastSettings] | type[DistillationSettings]] = {
 
 
 def to_plain(settings: Settings) -> dict[str, Any]:
-    """Settings as plain values, with the objective's name."""
+    """Return settings as plain values, with the objective's name."""
     return {"name": settings.name, **asdict(settings)}
