@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ._options import is_given
+
 if TYPE_CHECKING:
     from ..engines.base import Option, Stage
 
@@ -53,7 +55,7 @@ def engine_options(*stages: Stage, many: bool = False) -> Callable[[Command], Co
         @wraps(command)
         def with_options(*args: Any, **given: Any) -> Any:
             values = {name: given.pop(name) for name in declared}
-            kept = {n: value for n, value in values.items() if value not in (None, False, ())}
+            kept = {name: value for name, value in values.items() if is_given(value)}
             options: Any = kept
             if many:
                 lists = [v if isinstance(v, tuple) else (v,) for v in kept.values()]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._engine_options import declared_options
+from ._engine_options import check_engine_options, declared_options
 from ._options import EXISTING
 
 if TYPE_CHECKING:
@@ -37,10 +37,15 @@ def open_index(
     """The index, opened with those options that are for opening, and the other options.
 
     Raises:
+        click.UsageError: If an option for opening is another engine's.
         MecoqError: If it cannot be opened, or was built with other codebooks.
     """
     from ..index.index import open_index
+    from ..index.manifest import read_manifest
+    from ..index.opening import is_address
 
+    if not is_address(index):
+        check_engine_options(options, read_manifest(Path(index))["engine"], "open")
     opening = {name: options[name] for name in declared_options("open") if name in options}
     rest = {name: value for name, value in options.items() if name not in opening}
     return open_index(index, codebooks=codebooks, **opening), rest

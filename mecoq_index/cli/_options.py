@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,32 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 
+
+def is_given(value: object) -> bool:
+    """Whether an option was given; 0 is a value, unlike the False of a flag."""
+    return value is not None and value is not False and value != ()
+
+
+class RenamedOption(click.Option):
+    """An option that help shows under its new spelling only.
+
+    Args:
+        old: The spelling of earlier releases, which is still accepted.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, old: str, **attributes: Any) -> None:
+        super().__init__([*declarations, old], **attributes)
+        self.old = old
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The spelling and the help text, as a line of ``--help``."""
+        every, self.opts = self.opts, [opt for opt in self.opts if opt != self.old]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print results and errors only.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing output.")
@@ -23,6 +49,14 @@ resume_option = click.option(
 seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
 codebooks_option = click.option(
     "--codebooks", type=EXISTING, required=True, help="The codebook file, .pt or .safetensors."
+)
+vector_column_option = click.option(
+    "--vector-column",
+    "vector_column",
+    cls=RenamedOption,
+    old="--column",
+    help="For tables: the column of vectors.",
+    metavar="NAME",
 )
 given_option = click.option(
     "--given",
@@ -71,7 +105,7 @@ def bundled(name: str, *options: Callable[[Any], Any]) -> Callable[[Command], Co
         @wraps(command)
         def with_bundle(*args: Any, **given: Any) -> Any:
             values = {n: given.pop(n) for n in names if n is not None}
-            kept = {n: v for n, v in values.items() if v not in (None, (), False)}
+            kept = {n: v for n, v in values.items() if is_given(v)}
             return command(*args, **{name: kept}, **given)
 
         wrapped: Any = with_bundle
@@ -88,9 +122,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 reading_options = bundled(
     "reading",
-    click.option(
-        "--vector-column", "--column", help="For tables: the column of vectors.", metavar="NAME"
-    ),
+    vector_column_option,
     click.option("--id-column", help="For tables: the column of ids or names.", metavar="NAME"),
     click.option(
         "--columns",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engines.registry import DEFAULT_ENGINE
 from ._engine_options import check_engine_options, engine_options
 from ._options import (
     EXISTING,
@@ -17,6 +18,7 @@ from ._options import (
     overwrite_option,
     positional,
     seed_option,
+    vector_column_option,
 )
 from ._output import Output
 
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
 @click.option("--queries", type=EXISTING, help="The queries, if DATA holds the database alone.")
 @click.option("--labels", type=EXISTING, help="Labels of the database: .npy or .txt.")
 @click.option("--query-labels", type=EXISTING, help="Labels of the queries.")
-@click.option("--vector-column", help="For tables: the column of vectors.", metavar="NAME")
+@vector_column_option
 @click.option("--label-column", help="For tables: the column of labels.", metavar="NAME")
-@click.option("--engine", default="faiss", show_default=True, help="The engine to measure.")
+@click.option("--engine", default=DEFAULT_ENGINE, show_default=True, help="The engine to measure.")
 @engine_options("bench", many=True)
 @click.option(
     "--baseline",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..engines.registry import DEFAULT_ENGINE
 from ._engine_options import check_engine_options, engine_options
 from ._options import (
     PATH,
@@ -46,7 +47,9 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
     help="The index folder to write. With an engine that keeps items elsewhere it is optional, "
     "and points to them.",
 )
-@click.option("--engine", default="faiss", show_default=True, help="The engine to build with.")
+@click.option(
+    "--engine", default=DEFAULT_ENGINE, show_default=True, help="The engine to build with."
+)
 @engine_options("build")
 @reading_options
 @given_option

@@ -11,12 +11,15 @@ import click
 from ._options import (
     EXISTING,
     PATH,
+    RenamedOption,
     image_options,
+    is_given,
     output_options,
     overwrite_option,
     positional,
     resume_option,
     seed_option,
+    vector_column_option,
 )
 from ._output import Output, after_interrupt
 
@@ -37,17 +40,19 @@ from ._output import Output, after_interrupt
     help="contrast: learn which items are alike. distillation: reproduce the ranking by cosine of "
     "unit vectors. signs: learn binary codes, to compare by Hamming distance. [default: contrast]",
 )
-@click.option("--distill", "objective", flag_value="distillation", hidden=True)
-@click.option("--binary", "objective", flag_value="signs", hidden=True)
+@click.option("--distill", "old_objective", flag_value="distillation", hidden=True)
+@click.option("--binary", "old_objective", flag_value="signs", hidden=True)
 @click.option(
     "--neighbors",
+    "neighbors",
+    cls=RenamedOption,
+    old="--neighbours",
     type=click.IntRange(min=0),
     help="Nearest neighbors of an item that serve as its positives. "
     "[default: 3 for features with views, 5 without; none for images and distillation]",
 )
-@click.option("--neighbours", type=click.IntRange(min=0), hidden=True)
 @click.option("--normalize", is_flag=True, help="Divide vectors by their length, here and later.")
-@click.option("--vector-column", help="For tables: the column of vectors.", metavar="NAME")
+@vector_column_option
 @click.option("--preset", help="A released setting, for instance cifar10-i-32.")
 @click.option(
     "--loss",
@@ -104,23 +109,30 @@ def train(
     from ..learn.presets import preset as released
     from ..learn.training import train as learn
 
-    old_spelling = settings.pop("neighbours")
-    if settings["neighbors"] is None:
-        settings["neighbors"] = old_spelling
-    given = {name: value for name, value in settings.items() if value not in (None, False)}
+    given = {name: value for name, value in settings.items() if is_given(value)}
+    old_objective = given.pop("old_objective", None)
+    if old_objective is not None and given.setdefault("objective", old_objective) != old_objective:
+        raise click.UsageError("--distill and --binary are old spellings: give --objective alone.")
     loss, name, file = given.pop("loss", None), given.pop("preset", None), given.pop("config", None)
     if name is not None and file is not None:
         raise click.UsageError("--preset and --config exclude each other.")
     if loss is not None and name is None:
         raise click.UsageError("--loss says how to read a released setting: give --preset too.")
+    whole = "--preset" if name is not None else "--config" if file is not None else ""
+    sizes = [f"--{one}" for one in ("bits", "codewords", "objective") if one in given]
+    if whole and sizes:
+        raise click.UsageError(
+            f"{whole} decides {' and '.join(sizes)}, so they exclude each other. Leave one out; "
+            "--set NAME=VALUE changes a single setting."
+        )
     if name is not None:
         given["config"] = released(name, loss=loss or "paper")
     elif file is not None:
         given["config"] = TrainConfig.from_json(file)
-    for name, value in map(_setting, changes):
-        if name in given:
-            raise click.UsageError(f"--set {name} and --{name} are the same: give one.")
-        given[name] = value
+    for setting, value in map(_setting, changes):
+        if setting in given:
+            raise click.UsageError(f"--set {setting} and --{setting} are the same: give one.")
+        given[setting] = value
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)
     checkpoint = RunPaths(out).checkpoint

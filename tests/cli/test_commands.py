@@ -520,7 +520,7 @@ def test_usage_errors_have_exit_code_two(work, tmp_path):
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt",
         "--bits", 16, "--preset", "cifar10-i-16",
-        saying="config holds all settings, so bits, objective and codewords",
+        saying="--preset decides --bits, so they exclude each other", code=2,
     )  # fmt: skip
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt", "--set", "lr",

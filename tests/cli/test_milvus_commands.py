@@ -274,9 +274,8 @@ def test_options_of_one_engine_are_no_options_of_another(work, lite_uri):
                 saying=f"--{name} is for milvus", code=2)  # fmt: skip
     run(*build, "--out", "x.mecoq")
     search = ("search", "x.mecoq", "q.npy")
-    for option in (("--filter", "id > 3"), ("--ef", 3)):
+    for option in (("--filter", "id > 3"), ("--ef", 3), ("--collection", "c"), ("--token", "t")):
         refused(*search, *option, saying=f"{option[0]} is for milvus", code=2)
-    refused(*search, "--collection", "c", saying="unknown faiss opening option 'collection'")
     refused("bench", "pack.npz", "--codebooks", "c.pt", "--profiles", "exact",
             saying="--profiles is for milvus", code=2)  # fmt: skip
     assert collections(lite_uri) == []
