@@ -129,7 +129,7 @@ def train(
         given["config"] = released(name, loss=loss or "paper")
     elif file is not None:
         given["config"] = TrainConfig.from_json(file)
-    for setting, value in map(_setting, changes):
+    for setting, value in dict(map(_setting, changes)).items():
         if setting in given:
             raise click.UsageError(f"--set {setting} and --{setting} are the same: give one.")
         given[setting] = value

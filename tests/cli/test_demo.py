@@ -10,6 +10,8 @@ pytest.importorskip("matplotlib")
 
 from mecoq_index.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_demo_runs_the_whole_chain(tmp_path):
     out = tmp_path / "demo"

@@ -93,6 +93,7 @@ def test_it_starts_as_quantized_components(vectors, projection, dim):
     assert all(len(best[:, m].unique()) == 16 for m in range(4))
 
 
+@pytest.mark.slow
 def test_training_finds_more_of_the_float_neighbors_than_the_start():
     digits = pytest.importorskip("sklearn.datasets").load_digits().data
     x = (digits / np.linalg.norm(digits, axis=1, keepdims=True)).astype(np.float32)
