@@ -53,6 +53,11 @@ class Tunable(Protocol):
 class Attachable(Protocol):
     """An engine whose items may be elsewhere, at an address."""
 
+    @property
+    def address(self) -> str:
+        """The address of the items."""
+        ...
+
     @classmethod
     def accepts(cls, address: str) -> bool:
         """Whether an address is one of this engine's; decided by its form alone."""

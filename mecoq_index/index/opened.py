@@ -11,7 +11,7 @@ from .._arrays import check_k
 from .._progress import Progress, silent
 from ..codebooks import Codebooks, VectorKind
 from ..data.source import Source
-from ..engines.abilities import Verifiable, Verification
+from ..engines.abilities import Attachable, Verifiable, Verification
 from ..engines.base import Engine, Stage
 from ..errors import InvalidInputError
 from ._lock import ReadersWriterLock
@@ -98,7 +98,9 @@ class OpenedIndex:
 
     @property
     def address(self) -> str | None:
-        """The address of the items; None for an index in memory or in a folder."""
+        """The address of the items; None if they are in memory or in a folder."""
+        if self._address is None and isinstance(self._engine, Attachable):
+            return self._engine.address
         return self._address
 
     def values(self) -> dict[str, list[Any]]:

@@ -142,6 +142,8 @@ def test_results_are_filtered_by_name_and_id(work, lite_uri):
 def test_without_out_nothing_but_the_collection_is_written(work, lite_uri):
     before = {path.name for path in work.iterdir()}
     built = run(*in_lite(lite_uri, "--json"))
+    assert f"wrote {lite_uri}/photos: {N:,} items" in built.stderr
+    assert f"mecoq-index search {lite_uri}/photos QUERY" in built.stderr
     assert {path.name for path in work.iterdir()} == before | {"lite.db"}
     facts = json.loads(built.stdout)
     assert facts["items"] == N

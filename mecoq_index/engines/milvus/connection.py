@@ -91,6 +91,10 @@ class Connection:
             )
         return Server(is_file(self.uri), tuple(int(part) for part in found.groups() if part))
 
+    def address_of(self, collection: str) -> str:
+        """The address of a collection, without credentials."""
+        return str(Place(self.uri, database=self.database, collection=collection))
+
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client that can be repeated without harm.
 

@@ -373,17 +373,15 @@ class MilvusEngine:
     def bench_variants(
         cls, codebooks: Codebooks, **options: Any
     ) -> Mapping[str, Variant | BitsVariant]:
-        """The profiles to measure, and Hamming codes on the same server, by name.
-
-        Takes the options of `mecoq_index.engines.milvus.bench.bench_variants` by keyword.
-
-        Raises:
-            InvalidInputError: If a profile does not exist, or the server cannot hold it.
-            ServerError: If the server is out of reach or refuses the credentials.
-        """
+        """See `mecoq_index.engines.milvus.bench.bench_variants`, whose options it takes."""
         from .bench import bench_variants
 
         return bench_variants(codebooks, cls, **options)
+
+    @property
+    def address(self) -> str:
+        """The address of the collection."""
+        return self.collection.connection.address_of(self.collection.name)
 
     @property
     def bytes_per_vector(self) -> float:
