@@ -16,7 +16,7 @@ import numpy as np
 from .._files import UNREADABLE, first_line
 from .._optional import require
 from ..errors import ArtifactError
-from .tables import Table, pyarrow
+from .table import Table, pyarrow
 
 _FILE_MAGIC, _FEATHER_1_MAGIC = b"ARROW1", b"FEA1"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ArtifactError, InvalidInputError
 from .images import as_rgb, readable
-from .tables import Table
+from .table import Table
 
 
 def is_dataset(source: object) -> bool:

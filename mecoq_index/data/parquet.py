@@ -16,7 +16,7 @@ import numpy as np
 
 from .._optional import require
 from ..errors import ArtifactError
-from .tables import Table, pyarrow
+from .table import Table, pyarrow
 
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
 # value of it.

@@ -511,16 +511,12 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing_behind(work, tmp_path, m
 
 def test_usage_errors_have_exit_code_two(work, tmp_path):
     refused(
-<<<<<<< HEAD
-        "embed", tmp_path, "--out", tmp_path / "z.npy", saying="give --backbone for features, or --codebooks for embeddings", code=2
-=======
         "embed",
         tmp_path,
         "--out",
         tmp_path / "z.npy",
         saying="give --backbone for features, or --codebooks for embeddings",
         code=2,
->>>>>>> wt-learn2
     )
     refused(
         "train", work / "views.npz", "--out", tmp_path / "o.pt",

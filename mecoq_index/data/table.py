@@ -1,0 +1,49 @@
+"""What a table is, whatever file or library it comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .._optional import require
+
+
+def pyarrow() -> ModuleType:
+    """Return the pyarrow package.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    return require("pyarrow", extra="parquet", purpose="reading a table")
+
+
+class Table(ABC):
+    """Named columns of n rows.
+
+    Attributes:
+        path: The file; None for a table of another library.
+        name: Names the table in messages.
+        schema: The Arrow schema.
+        n: Number of rows.
+    """
+
+    def __init__(self, name: str, schema: Any, n: int, path: Path | None = None) -> None:
+        self.name, self.schema, self.n, self.path = name, schema, n, path
+
+    @abstractmethod
+    def part(self, row: int) -> int:
+        """Return the number of the part that holds a row; reading can start where a part does."""
+
+    @abstractmethod
+    def batches(self, column: str, row: int, size: int) -> Iterator[tuple[int, Any]]:
+        """Yield Arrow arrays of up to ``size`` rows from the part that holds ``row`` to the end.
+
+        Each comes after the number of its first row. The file is open until the iterator ends or
+        is dropped.
+
+        Raises:
+            ArtifactError: If the file is damaged.
+        """
