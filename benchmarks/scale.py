@@ -62,7 +62,8 @@ def build(codes: Path, n: int, codebooks: Codebooks, factory: str, out: Path) ->
     from mecoq_index.index.build import BuildOptions, build_bundle
 
     rows = ArrayRows(np.load(codes, mmap_mode="r")[:n])
-    build_bundle(rows, codebooks, out, BuildOptions(factory=factory, seed=SEED))
+    options = BuildOptions(options={"factory": factory, "seed": SEED})
+    build_bundle(rows, codebooks, out, options)
     return dict(Bundle.read_manifest(out))
 
 

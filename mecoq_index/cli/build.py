@@ -47,7 +47,9 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
     help="The index folder to write. With an engine that keeps items elsewhere it is optional, "
     "and points to them.",
 )
-@click.option("--engine", default=DEFAULT_ENGINE, show_default=True, help="The engine to build with.")
+@click.option(
+    "--engine", default=DEFAULT_ENGINE, show_default=True, help="The engine to build with."
+)
 @engine_options("build")
 @reading_options
 @given_option

@@ -129,6 +129,10 @@ def train(
         given["config"] = released(name, loss=loss or "paper")
     elif file is not None:
         given["config"] = TrainConfig.from_json(file)
+    for setting, value in map(_setting, changes):
+        if setting in given:
+            raise click.UsageError(f"--set {setting} and --{setting} are the same: give one.")
+        given[setting] = value
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)
     checkpoint = RunPaths(out).checkpoint
@@ -146,7 +150,6 @@ def train(
             progress=update,
             **given,
             **images,
-            **dict(_setting(change) for change in changes),
         )
     report = dict(books.report)
     report.pop("warnings", None)  # told already

@@ -43,7 +43,7 @@ def check_opening_options(options: Mapping[str, Any], kind: type[Engine]) -> Non
         InvalidInputError: If there is one; the message names those that there are.
     """
     known = [option.name for option in kind.options if "open" in option.stages]
-    check_known(options, known, what=f"option of the {kind.name} engine for opening")
+    check_known(options, known, what=f"{kind.name} opening option")
 
 
 def _engine_at(address: str) -> Any:

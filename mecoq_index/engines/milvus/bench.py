@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..._arrays import Codes
 from ...codebooks import Codebooks
 from ..abilities import BitsVariant, Variant
+from ..base import Engine
 from .collection import MilvusCollection
 from .connection import Connection, connect
 from .filling import fill
@@ -21,9 +21,6 @@ from .profile import Profile
 from .profiles import Hamming, get_profile
 from .schema import UNFINISHED
 
-if TYPE_CHECKING:
-    from .engine import MilvusEngine
-
 PREFIX = "mecoq_bench_"
 """The beginning of the names of collections that are made here."""
 
@@ -31,10 +28,12 @@ HAMMING = Hamming.name
 
 _log = logging.getLogger("mecoq_index")
 
+MakeEngine = Callable[[MilvusCollection, Codebooks], Engine]
+
 
 def bench_variants(
     codebooks: Codebooks,
-    engine: type[MilvusEngine],
+    make_engine: MakeEngine,
     *,
     uri: str | Path | None = None,
     token: str | None = None,
@@ -46,7 +45,7 @@ def bench_variants(
 
     Args:
         codebooks: The learned codebooks.
-        engine: What searches a collection.
+        make_engine: Returns the engine of a collection.
         uri: A server's address or a ``.db`` file; see `connect`.
         token: Credentials; see `connect`.
         profiles: Forms in which learned codes are stored. A text is split at its commas.
@@ -64,7 +63,7 @@ def bench_variants(
     for profile in made.values():
         profile.check_server(connection.server)
     variants: dict[str, Variant | BitsVariant] = {
-        name: ProfileVariant(engine, connection, profile) for name, profile in made.items()
+        name: ProfileVariant(connection, profile, make_engine) for name, profile in made.items()
     }
     if reason := why_no_hamming(connection, codebooks):
         _log.warning("Hamming codes are not measured: %s.", reason)
@@ -92,25 +91,23 @@ class ProfileVariant:
     """Learned codes in a collection that is dropped afterwards.
 
     Attributes:
-        engine: What searches the collection.
         connection: The Milvus to measure.
         profile: How codes are stored.
+        make_engine: Returns the engine of a collection.
     """
 
-    engine: type[MilvusEngine]
     connection: Connection
     profile: Profile
+    make_engine: MakeEngine
 
-    def __call__(
-        self, codebooks: Codebooks, codes: Codes, /
-    ) -> AbstractContextManager[MilvusEngine]:
+    def __call__(self, codebooks: Codebooks, codes: Codes, /) -> AbstractContextManager[Engine]:
         """The engine with codes (n, M)."""
         return self._engine(codebooks, codes)
 
     @contextmanager
-    def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[MilvusEngine]:
+    def _engine(self, codebooks: Codebooks, codes: Codes) -> Iterator[Engine]:
         with _filled(self.connection, self.profile, codes) as collection:
-            yield self.engine(collection, codebooks)
+            yield self.make_engine(collection, codebooks)
 
 
 @dataclass(frozen=True, eq=False)
