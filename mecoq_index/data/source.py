@@ -22,8 +22,8 @@ from .images import ImageArray, ImageFiles, ImageList, class_labels, find_images
 from .items import ImageItems, VectorItems
 from .metadata import Metadata, as_ids_or_names, as_labels
 from .reader import ArrayRows, RowReader
+from .table import Table
 from .tables import (
-    Table,
     TableRows,
     open_table,
     read_ids,

@@ -98,8 +98,8 @@ class OpenedIndex:
 
     @property
     def address(self) -> str | None:
-        """The address of the items; None for an index in memory or in a folder."""
-        return self._address
+        """The address of the items; None if they are in memory or in the index's folder."""
+        return self._address or getattr(self._engine, "address", None)
 
     def values(self) -> dict[str, list[Any]]:
         """Names (as ``name``) and columns that the index keeps, in the order of ascending ids."""

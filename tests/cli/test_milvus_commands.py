@@ -293,7 +293,7 @@ def test_what_cannot_be_searched_is_refused(work, lite_uri):
         refused(*search, "--ef", 9, saying="takes the search options [], got ['ef']")
         refused(*search, "--nprobe", 9, saying="--nprobe is for faiss", code=2)
     refused("search", "p.mecoq", "q.npy", "--codebooks", "other.pt", saying="other codebooks")
-    refused("search", "typo.db/photos", "q.npy", saying="does not exist")
+    refused("search", "typo.db/photos", "q.npy", saying="there is no Milvus at")
     assert not (work / "typo.db").exists()
 
 

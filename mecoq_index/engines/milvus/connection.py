@@ -76,6 +76,10 @@ class Connection:
     database: str = ""
     patience: float = 60.0
 
+    def address_of(self, collection: str) -> str:
+        """The address of a collection here, without credentials."""
+        return str(Place(self.uri, database=self.database, collection=collection))
+
     @cached_property
     def server(self) -> Server:
         """The kind and the version of this Milvus.

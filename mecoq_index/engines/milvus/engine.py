@@ -386,6 +386,11 @@ class MilvusEngine:
         return bench_variants(codebooks, cls, **options)
 
     @property
+    def address(self) -> str:
+        """The address of the collection, by which `attach` finds it; without credentials."""
+        return self.collection.connection.address_of(self.collection.name)
+
+    @property
     def bytes_per_vector(self) -> float:
         """Bytes of index memory per item as the profile estimates them, 8 of id included."""
         return self.collection.profile.bytes_per_vector + 8.0
