@@ -17,6 +17,8 @@ if not hasattr(os, "fork"):
 from mecoq_index.index.bundle import Bundle
 from mecoq_index.index.stored import open_bundle
 
+pytestmark = pytest.mark.slow
+
 N, M, KILLS = 12_000, 8, 20
 QUERIES = np.random.default_rng(3).standard_normal((5, 32)).astype(np.float32)
 BUILD = ("--factory", "IVF16,MeCoQ", "--codebooks", "c.npy")

@@ -11,6 +11,7 @@ pytest.importorskip("matplotlib")
 from mecoq_index.cli import main
 
 
+@pytest.mark.slow
 def test_the_demo_runs_the_whole_chain(tmp_path):
     out = tmp_path / "demo"
     result = CliRunner().invoke(main, ["demo", "--out", str(out), "--epochs", "2"])

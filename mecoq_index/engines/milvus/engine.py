@@ -375,11 +375,8 @@ class MilvusEngine:
     ) -> Mapping[str, Variant | BitsVariant]:
         """The profiles to measure, and Hamming codes on the same server, by name.
 
-        Takes the options of `mecoq_index.engines.milvus.bench.bench_variants` by keyword.
-
-        Raises:
-            InvalidInputError: If a profile does not exist, or the server cannot hold it.
-            ServerError: If the server is out of reach or refuses the credentials.
+        Takes the options of `mecoq_index.engines.milvus.bench.bench_variants` by keyword, and
+        raises what that raises.
         """
         from .bench import bench_variants
 
