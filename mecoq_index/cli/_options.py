@@ -120,25 +120,30 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     return tuple(part.strip() for part in value.split(",") if part.strip()) if value else ()
 
 
+_id_column_option = click.option(
+    "--id-column", help="For tables: the column of ids or names.", metavar="NAME"
+)
+_ids_option = click.option(
+    "--ids",
+    type=EXISTING,
+    help="What rows are called: .npy of integers, .txt of one name a line, or .parquet. "
+    "[default: their numbers]",
+)
+# To find items that are known already, which keep their columns.
+finding_options = bundled("reading", vector_column_option, _id_column_option, _ids_option)
 reading_options = bundled(
     "reading",
     vector_column_option,
-    click.option("--id-column", help="For tables: the column of ids or names.", metavar="NAME"),
+    _id_column_option,
     click.option(
         "--columns",
         callback=_names,
         help="For tables: columns to keep beside the items, for instance year,label.",
         metavar="NAMES",
     ),
-    click.option(
-        "--ids",
-        type=EXISTING,
-        help="What rows are called: .npy of integers, .txt of one name a line, or .parquet. "
-        "[default: their numbers]",
-    ),
+    _ids_option,
 )
-image_options = bundled(
-    "images",
+_network_options = (
     click.option(
         "--backbone",
         help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE. Needed to "
@@ -146,8 +151,14 @@ image_options = bundled(
     ),
     click.option("--device", help="cpu, cuda, ... [default: CUDA where there is one]"),
     click.option("--workers", type=click.IntRange(min=0), help="Processes that load images."),
+)
+image_options = bundled(
+    "images",
+    *_network_options,
     click.option("--strict", is_flag=True, help="Refuse unreadable images instead of skipping."),
 )
+# Where no image may be missing, so that there is nothing to skip.
+all_images_options = bundled("images", *_network_options)
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:

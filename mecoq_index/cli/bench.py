@@ -96,7 +96,8 @@ def bench(
 
     \b
     Example:
-        mecoq-index bench cifar10.npz --codebooks c.pt --factory MeCoQ16x4 --factory MeCoQ16x4fs
+        mecoq-index bench cifar10.npz --codebooks c.pt \\
+            --factory MeCoQ16x4 --factory MeCoQ16x4fs
         mecoq-index bench cifar10.npz --codebooks c.pt --engine milvus \\
             --uri http://localhost:19530 --profiles exact,compact
     """

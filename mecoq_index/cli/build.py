@@ -86,8 +86,8 @@ def build(
     Example:
         mecoq-index build photos/ --codebooks c.pt --factory IVF1024,MeCoQ16x4fs \\
             --out photos.mecoq
-        mecoq-index build items.parquet --codebooks c.pt --vector-column v --id-column id \\
-            --columns year --out items.mecoq
+        mecoq-index build items.parquet --codebooks c.pt --vector-column v \\
+            --id-column id --columns year --out items.mecoq
         mecoq-index build photos/ --codebooks c.pt --engine milvus \\
             --uri http://localhost:19530 --collection photos --profile compact
     """

@@ -58,7 +58,8 @@ def embed(
 
     \b
     Example:
-        mecoq-index embed photos/ --backbone torchvision:resnet50 --views 3 --out features.npz
+        mecoq-index embed photos/ --backbone torchvision:resnet50 \\
+            --views 3 --out features.npz
         mecoq-index embed photos/ --codebooks c.pt --out z.npy
     """
     from ..codebooks import Codebooks

@@ -54,7 +54,8 @@ def export(
     \b
     Example:
         mecoq-index export photos.mecoq --to faiss --out photos.faiss
-        mecoq-index export --codebooks c.pt --to faiss --factory IVF1024,MeCoQ8x8 --out empty.faiss
+        mecoq-index export --codebooks c.pt --to faiss \\
+            --factory IVF1024,MeCoQ8x8 --out empty.faiss
         mecoq-index export --codebooks c.pt --to safetensors --out c.safetensors
         mecoq-index export photos.mecoq --to milvus --profile sparse --out rows
     """

@@ -10,13 +10,13 @@ import click
 from ._options import (
     EXISTING,
     PATH,
+    all_images_options,
     codebooks_option,
+    finding_options,
     given_option,
-    image_options,
     output_options,
     overwrite_option,
     positional,
-    reading_options,
 )
 from ._output import Output
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @positional("source", old="--input")
 @codebooks_option
 @click.option("--out", type=PATH, required=True, help="The index folder to write.")
-@reading_options
+@finding_options
 @given_option
-@image_options
+@all_images_options
 @overwrite_option
 @output_options
 def reencode(
@@ -53,7 +53,8 @@ def reencode(
     \b
     Example:
         mecoq-index train photos/ --bits 64 --out new.pt
-        mecoq-index reencode photos.mecoq photos/ --codebooks new.pt --out new.mecoq
+        mecoq-index reencode photos.mecoq photos/ --codebooks new.pt \\
+            --out new.mecoq
     """
     from ..index.index import open_index
 

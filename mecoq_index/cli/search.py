@@ -48,7 +48,8 @@ def search(
     \b
     Example:
         mecoq-index search photos.mecoq query.jpg -k 10
-        mecoq-index search http://localhost:19530/photos query.jpg --filter "year > 2020"
+        mecoq-index search http://localhost:19530/photos query.jpg \\
+            --filter "year > 2020"
     """
     opened, options = open_index(index, options, codebooks)
     check_engine_options(options, opened.engine.name, "search")

@@ -23,6 +23,14 @@ from ._options import (
 )
 from ._output import Output, after_interrupt
 
+# Arguments of training that --set could reach, but which say what to train on, and where.
+_NO_SETTINGS = frozenset(
+    {
+        *("source", "out", "progress", "config", "augmentation", "backbone", "device"),
+        *("workers", "strict", "resume", "overwrite"),
+    }
+)
+
 
 @click.command()
 @positional("source", old="--input")
@@ -101,7 +109,8 @@ def train(
     Example:
         mecoq-index train photos/ --bits 64 --out c.pt
         mecoq-index train items.parquet --vector-column v --bits 64 --out c.pt
-        mecoq-index train vectors.npy --objective distillation --normalize --out c.pt
+        mecoq-index train vectors.npy --objective distillation --normalize \\
+            --out c.pt
     """
     from ..data.views import Augmentation
     from ..learn.checkpoint import RunPaths
@@ -129,10 +138,13 @@ def train(
         given["config"] = released(name, loss=loss or "paper")
     elif file is not None:
         given["config"] = TrainConfig.from_json(file)
-    for setting, value in dict(map(_setting, changes)).items():
+    settled = dict(map(_setting, changes))  # of one that is repeated, the last counts
+    for setting in settled:
         if setting in given:
             raise click.UsageError(f"--set {setting} and --{setting} are the same: give one.")
-        given[setting] = value
+        if setting in _NO_SETTINGS:
+            raise click.UsageError(f"--set is for settings of training, and {setting} is none.")
+    given |= settled
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)
     checkpoint = RunPaths(out).checkpoint

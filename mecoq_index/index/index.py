@@ -210,6 +210,7 @@ class Index(OpenedIndex):
         source: Source,
         *,
         out: str | Path | None = None,
+        ids: npt.ArrayLike | str | Path | None = None,
         vector_column: str | None = None,
         id_column: str | None = None,
         given: VectorKind | None = None,
@@ -228,8 +229,7 @@ class Index(OpenedIndex):
             source: The items' images or vectors. They are found by their names, or by ids where
                 the source has them, or are the rows in the order of ascending ids.
             out: The folder to make; None keeps the new index in memory.
-            vector_column: For tables: the column of vectors.
-            id_column: For tables: the column of ids or names.
+            ids, vector_column, id_column: As for `build`.
             given, backbone, device, workers, overwrite, progress: As for `build`.
 
         Raises:
@@ -246,7 +246,7 @@ class Index(OpenedIndex):
         embedder = Embedder(
             codebooks, given=given, device=device, workers=workers, strict=False, backbone=backbone
         )
-        items = open_items(source, vector_column=vector_column, id_column=id_column)
+        items = open_items(source, ids=ids, vector_column=vector_column, id_column=id_column)
         encoded = embedder.encode(items, on_progress=progress)
         with self._lock.reading():
             ids = np.sort(self._engine.ids())

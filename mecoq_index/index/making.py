@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from .._progress import Progress
 from .._workspace import work_beside
 from ..data.reader import ArrayRows, RowReader
 from ..data.source import ImageItems
-from ..embed.embedder import Embedder
-from ..engines.base import Engine
+from ..embed.embedder import Embedder, Encoded
+from ..engines.base import Builder, Engine
 from ..engines.filling import fill
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError
@@ -122,7 +123,23 @@ def _make_whole(
     if not kind.holds_items:
         more = {"resume": resume, "overwrite": overwrite}
     builder = options.builder(embedder.codebooks, len(items), **more)
-    encoded = embedder.encode(items, on_progress=on_progress)
+    # What was embedded stays beside the output if the engine's server fails.
+    keeps_work = out is not None and isinstance(items, ImageItems)
+    work = work_beside(out, resume=resume) if out is not None and keeps_work else nullcontext()
+    with work as store:
+        encoded = embedder.encode(items, store=store, on_progress=on_progress)
+        return _filled(builder, encoded, kind, out, overwrite, on_progress)
+
+
+def _filled(
+    builder: Builder,
+    encoded: Encoded,
+    kind: type[Engine],
+    out: Path | None,
+    overwrite: bool,
+    on_progress: Progress,
+) -> Made:
+    """Hand codes to the builder, and write the folder if there is to be one."""
     metadata, n = encoded.metadata, len(encoded.codes)
     numbers = metadata.ids if metadata.ids is not None else np.arange(n, dtype=np.int64)
     builder.check_ids(numbers)

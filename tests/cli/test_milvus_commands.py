@@ -192,9 +192,11 @@ def test_images_are_called_by_their_paths(work, lite_uri, monkeypatch):
 
     monkeypatch.setattr(MilvusCollection, "_insert_once", fail)
     assert "the server is gone." in run(*build, code=1).stderr
+    assert (work / ".i.mecoq.work").is_dir()  # what was embedded, for the next attempt
     monkeypatch.undo()
     monkeypatch.chdir(work)
     assert "bad.png" in run(*build, "--resume").stderr
+    assert not (work / ".i.mecoq.work").exists()
     out = run("search", "i.mecoq", "photos/class1/1.png", "-k", 7, "--json").stdout
     hits = json.loads(out)["hits"]
     found = {hit["name"]: hit["score"] for hit in hits}
@@ -315,6 +317,7 @@ def test_a_server_that_is_not_there_is_one_sentence(work):
     refused("search", away[1], "q.npy", "--collection", "a", "--codebooks", "c.pt", saying=saying)
 
 
+@pytest.mark.slow
 def test_pymilvus_is_not_heard(work, lite_uri):
     """In a process of its own: what it logs goes past click's runner."""
     run(*in_lite(lite_uri, "--out", "p.mecoq"))

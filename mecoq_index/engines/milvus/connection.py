@@ -76,6 +76,10 @@ class Connection:
     database: str = ""
     patience: float = 60.0
 
+    def address_of(self, collection: str) -> str:
+        """The address of a collection here, without credentials."""
+        return str(Place(self.uri, database=self.database, collection=collection))
+
     @cached_property
     def server(self) -> Server:
         """The kind and the version of this Milvus.
@@ -90,10 +94,6 @@ class Connection:
                 f"the server at {self.uri} must tell its version in numbers, got {version!r}."
             )
         return Server(is_file(self.uri), tuple(int(part) for part in found.groups() if part))
-
-    def address_of(self, collection: str) -> str:
-        """The address of a collection, without credentials."""
-        return str(Place(self.uri, database=self.database, collection=collection))
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client that can be repeated without harm.

@@ -380,7 +380,7 @@ class MilvusEngine:
 
     @property
     def address(self) -> str:
-        """The address of the collection."""
+        """The address of the collection, by which `attach` finds it; without credentials."""
         return self.collection.connection.address_of(self.collection.name)
 
     @property
