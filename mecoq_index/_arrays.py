@@ -173,7 +173,7 @@ def distinct_ids(ids: npt.ArrayLike, *, name: str = "ids") -> tuple[Ids, npt.NDA
     """
     array = _as_integers(ids, name)
     if array.ndim != 1:
-        raise InvalidInputError(f"{name} must have shape ({array.size},), got {array.shape}.")
+        raise InvalidInputError(f"{name} must have shape (n,), got {array.shape}.")
     wanted, places = np.unique(array, return_inverse=True)
     return check_ids(wanted, len(wanted), name=name), places
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import MecoqError
-from ._output import show_warnings
+from ._output import shown_warnings
 from .add import add
 from .bench import bench
 from .build import build
@@ -28,9 +28,9 @@ class _Group(click.Group):
     """
 
     def invoke(self, ctx: click.Context) -> object:
-        show_warnings()
         try:
-            return super().invoke(ctx)
+            with shown_warnings():
+                return super().invoke(ctx)
         except MecoqError as exc:
             raise click.ClickException(str(exc)) from exc
         except KeyboardInterrupt as exc:

@@ -87,15 +87,17 @@ class _ToStandardError(logging.Handler):
         click.echo(self.format(record), err=True)
 
 
-def show_warnings() -> None:
-    """Print warnings of the library on standard error, a line each."""
+@contextmanager
+def shown_warnings() -> Iterator[None]:
+    """Print warnings of the library on standard error, a line each, while the block runs."""
     logger = logging.getLogger("mecoq_index")
-    if not logger.handlers:
-        handler = _ToStandardError()
-        handler.setFormatter(logging.Formatter("warning: %(message)s"))
-        handler.setLevel(logging.WARNING)
-        logger.addHandler(handler)
-        logger.propagate = False
+    handler = _ToStandardError(logging.WARNING)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def after_interrupt(advice: Callable[[], str]) -> None:
