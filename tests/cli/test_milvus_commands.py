@@ -415,8 +415,7 @@ def test_a_server_is_filled_searched_and_not_told_of(
     options = ("--profile", profile, *nbits, "--ids", "names.txt", "--out", "p.mecoq")
     built = run(*build, *options)
     try:
-        assert f"collection '{collection_name}': {N} rows indexed" in built.stderr
-        assert "index IVF_PQ" in built.stderr or profile == "exact"
+        assert f"wrote p.mecoq: {N:,} items of " in built.stderr
         search = ("search", "p.mecoq", "q.npy", "-k", 5, "--json")
         atol = 1e-4 if profile == "exact" else 8e-3  # k-means moves codewords a little
         check_hits(run(*search, "--token", token).stdout, atol=atol)
