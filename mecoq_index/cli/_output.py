@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def counted(items: int) -> str:
+    """Return "1 item", "2 items" and so on."""
+    return f"{items:,} item{'' if items == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Output:
     """How a command talks.

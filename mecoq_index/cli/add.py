@@ -10,7 +10,7 @@ import click
 from ._engine_options import engine_options
 from ._index import INDEX, open_index
 from ._options import given_option, image_options, output_options, positional, reading_options
-from ._output import Output
+from ._output import Output, counted
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
@@ -49,7 +49,7 @@ def add(
         opened.save()
     output.report_skipped(opened.skipped)
     output.done(
-        f"added {len(added)} items: {index} holds {len(opened)} now",
+        f"added {counted(len(added))}: {index} holds {len(opened)} now",
         {"added": len(added), **opened.describe()},
         next_command=f"mecoq-index search {index} QUERY",
     )

@@ -11,7 +11,7 @@ from ..errors import InvalidInputError
 from ._engine_options import engine_options
 from ._index import INDEX, open_index
 from ._options import EXISTING, output_options
-from ._output import Output
+from ._output import Output, counted
 
 
 @click.command()
@@ -44,7 +44,7 @@ def remove(
     removed = opened.remove(wanted)
     opened.save()
     output.done(
-        f"removed {removed} items: {index} holds {len(opened)} now",
+        f"removed {counted(removed)}: {index} holds {len(opened)} now",
         {"removed": removed, **opened.describe()},
     )
 

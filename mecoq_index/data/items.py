@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Ids, Vectors, as_vectors
+from .._arrays import Vectors, as_vectors
 from ..backbone import Backbone
 from ..errors import InvalidInputError
 from .features import FeatureViews
 from .images import Images, fingerprint
-from .metadata import Labels, Metadata
+from .metadata import Described, Labels, Metadata
 from .reader import RowReader, sample_digest, state_of_files
 
 
-class _Described:
-    """The part that both kinds of items share: their metadata, by attribute."""
-
-    metadata: Metadata
-
-    @property
-    def ids(self) -> Ids | None:
-        """The ids of the items, int64 (n,); None if they are numbered from 0."""
-        return self.metadata.ids
-
-    @property
-    def names(self) -> list[str] | None:
-        """The names of the items; None without."""
-        return self.metadata.names
-
-    @property
-    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Further values of the items: arrays (n,) by name."""
-        return self.metadata.columns
-
-    @property
-    def labels(self) -> Labels | None:
-        """The labels of the items, (n,) or (n, L); None without."""
-        return self.metadata.labels
-
-
-class VectorItems(_Described, RowReader):
+class VectorItems(Described, RowReader):
     """Vectors or codes, read range by range, with their metadata.
 
     Args:
@@ -158,7 +132,7 @@ class VectorItems(_Described, RowReader):
         self._rows._release()
 
 
-class ImageItems(_Described):
+class ImageItems(Described):
     """Images with their metadata.
 
     Args:

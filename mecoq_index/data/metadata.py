@@ -57,6 +57,32 @@ class Metadata:
         )
 
 
+class Described:
+    """Items with `Metadata`, whose parts are attributes of their own."""
+
+    metadata: Metadata
+
+    @property
+    def ids(self) -> Ids | None:
+        """The ids of the items, int64 (n,); None if they are numbered from 0."""
+        return self.metadata.ids
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the items; None without."""
+        return self.metadata.names
+
+    @property
+    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Further values of the items: arrays (n,) by name."""
+        return self.metadata.columns
+
+    @property
+    def labels(self) -> Labels | None:
+        """The labels of the items, (n,) or (n, L); None without."""
+        return self.metadata.labels
+
+
 def check_length(name: str, values: Sequence[Any] | npt.NDArray[Any] | None, n: int) -> None:
     """Refuse values that are not one an item.
 

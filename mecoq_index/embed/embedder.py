@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .._arrays import Codes, Ids, Vectors
+from .._arrays import Codes, Vectors
 from .._progress import Progress, silent
 from ..codebooks import Codebooks, VectorKind
 from ..data.items import ImageItems, VectorItems
-from ..data.metadata import Labels, Metadata
+from ..data.metadata import Described, Metadata
 from ..data.source import Source, open_source
 from ..errors import InvalidInputError
 from ..scoring import encode
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class _Outcome:
+class _Outcome(Described):
     """The part that embeddings and codes share.
 
     Attributes:
@@ -37,26 +36,6 @@ class _Outcome:
     kept: npt.NDArray[np.int64]
     skipped: list[tuple[int, str]]
     metadata: Metadata
-
-    @property
-    def ids(self) -> Ids | None:
-        """The ids of the kept items, int64 (n,); None if they are numbered from 0."""
-        return self.metadata.ids
-
-    @property
-    def names(self) -> list[str] | None:
-        """The names of the kept items; None without."""
-        return self.metadata.names
-
-    @property
-    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Further values of the kept items: arrays (n,) by name."""
-        return self.metadata.columns
-
-    @property
-    def labels(self) -> Labels | None:
-        """The labels of the kept items, (n,) or (n, L); None without."""
-        return self.metadata.labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from .._arrays import Codes, Ids, Vectors, check_codes, check_ids, distinct_ids
 from .._files import UNREADABLE, atomic_file, check_readable, first_line
 from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
-from .base import Batch, Engine, Option
+from .base import Batch, Engine, Option, UntrainedBuilder
 from .hits import Hits
 
 
@@ -195,7 +194,7 @@ class ArrayEngine(ABC):
         return len(self._array)
 
 
-class ArrayBuilder:
+class ArrayBuilder(UntrainedBuilder):
     """Gathers codes in memory.
 
     Args:
@@ -203,29 +202,10 @@ class ArrayBuilder:
         make: Makes the engine from the array of all codes.
     """
 
-    keeps_ids = True
-
     def __init__(self, codebooks: Codebooks, make: Callable[[CodeArray], ArrayEngine]) -> None:
         self._codebooks, self._make = codebooks, make
         self._codes: list[Codes] = []
         self._ids: list[Ids] = []
-
-    def check_ids(self, ids: Ids | range) -> None:
-        """Accept any ids."""
-
-    def rows_to_train_on(self, n: int) -> Sequence[tuple[int, int]]:
-        """None: there is nothing to train."""
-        return ()
-
-    def train(self, codes: Codes, on_progress: Progress = silent) -> Mapping[str, npt.NDArray[Any]]:
-        """Learn nothing."""
-        return {}
-
-    def restore(self, trained: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up nothing."""
-
-    def place(self, codes: Codes) -> None:
-        """Decide nothing: all items lie in one array."""
 
     def add(self, batch: Batch) -> None:
         """Take in items."""

@@ -119,6 +119,29 @@ class Builder(Protocol):
         ...
 
 
+class UntrainedBuilder:
+    """The part of a `Builder` that keeps any ids, and has nothing to learn or to decide."""
+
+    keeps_ids = True
+
+    def check_ids(self, ids: Ids | range) -> None:
+        """Accept any ids."""
+
+    def rows_to_train_on(self, n: int) -> Sequence[tuple[int, int]]:
+        """Return no rows."""
+        return ()
+
+    def train(self, codes: Codes, on_progress: Progress = silent) -> Mapping[str, npt.NDArray[Any]]:
+        """Learn nothing."""
+        return {}
+
+    def restore(self, trained: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take up nothing."""
+
+    def place(self, codes: Codes) -> None:
+        """Decide nothing."""
+
+
 class Engine(Protocol):
     """Codes held for search by AQS."""
 

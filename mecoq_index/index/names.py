@@ -135,8 +135,8 @@ class Names:
         rows = self._find(*encode(names))
         if len(unknown := np.flatnonzero(rows < 0)):
             raise InvalidInputError(
-                f"names must be known, but {len(unknown)} of {len(names)} are not, the first of "
-                f"them {names[int(unknown[0])]!r}."
+                f"names must be those of items, but {len(unknown)} of {len(names)} are not, the "
+                f"first of them {names[int(unknown[0])]!r}."
             )
         return self.ids[rows]
 

@@ -175,7 +175,7 @@ def test_images_are_added_to_an_index_of_images_by_their_paths(photos, tmp_path)
     run("build", "--codebooks", books, "--input", photos / "class0", "--out", index)
     (tmp_path / "more" / "new").mkdir(parents=True)
     shutil.copy(photos / "class1" / "1.png", tmp_path / "more" / "new" / "one.png")
-    assert "added 1 items" in run("add", index, "--input", tmp_path / "more").stderr
+    assert "added 1 item:" in run("add", index, "--input", tmp_path / "more").stderr
     out = run("search", index, photos / "class1" / "1.png", "-k", 7, "--json").stdout
     hits = json.loads(out)["hits"]
     assert "new/one.png" in {hit["name"] for hit in hits}

@@ -357,9 +357,8 @@ def test_dropout_of_a_source_that_has_none_is_refused(source):
     assert fit(Bare(source), SMALL).fingerprint == fit(source, SMALL).fingerprint
 
 
-def test_cuda_is_refused_where_there_is_none(source):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA GPU")
+def test_cuda_is_refused_where_there_is_none(source, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InvalidInputError, match="torch sees no CUDA GPU here"):
         fit(source, SMALL, device="cuda")
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..._arrays import Codes, Ids, as_ids
 from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError, ServerError
-from ..base import Batch, Columns
+from ..base import Batch, Columns, UntrainedBuilder
 from . import codebook_store
 from .collection import MilvusCollection
 from .filling import fill
@@ -22,7 +21,7 @@ from .verification import Verification, verify
 Finished = Callable[[MilvusCollection, Verification], Any]
 
 
-class MilvusBuilder:
+class MilvusBuilder(UntrainedBuilder):
     """Gathers codes and columns in memory, and fills a collection with them at the end.
 
     Args:
@@ -31,8 +30,6 @@ class MilvusBuilder:
         finished: Makes the engine from the collection and what verifying it found.
         options: Further arguments of `mecoq_index.engines.milvus.filling.fill`.
     """
-
-    keeps_ids = True
 
     def __init__(
         self,
@@ -46,23 +43,6 @@ class MilvusBuilder:
         self._codes: list[Codes] = []
         self._ids: list[Ids] = []
         self._columns: list[Columns] = []
-
-    def check_ids(self, ids: Ids | range) -> None:
-        """Accept any ids."""
-
-    def rows_to_train_on(self, n: int) -> Sequence[tuple[int, int]]:
-        """Return no rows, because there is nothing to train."""
-        return ()
-
-    def train(self, codes: Codes, on_progress: Progress = silent) -> Mapping[str, npt.NDArray[Any]]:
-        """Learn nothing."""
-        return {}
-
-    def restore(self, trained: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up nothing."""
-
-    def place(self, codes: Codes) -> None:
-        """Decide nothing: Milvus distributes rows itself."""
 
     def add(self, batch: Batch) -> None:
         """Take in items.
