@@ -55,9 +55,8 @@ TASKS = {
     "open an index and search": """
 import numpy as np
 import mecoq_index
-engine, bundle = mecoq_index.open_bundle({index!r})
-hits = engine.search(bundle.codebooks.embed(np.load({query!r})), 10)
-assert hits.ids.shape == (1, 10)
+results = mecoq_index.open_index({index!r}).search(np.load({query!r}), k=10)
+assert results.ids.shape == (1, 10)
 """,
 }
 

@@ -84,7 +84,7 @@ def build(
 
     \b
     Example:
-        mecoq-index build photos/ --codebooks c.pt --factory IVF1024,MeCoQ16x4fs \\
+        mecoq-index build photos/ --codebooks c.pt --factory IVF1024,MeCoQ \\
             --out photos.mecoq
         mecoq-index build items.parquet --codebooks c.pt --vector-column v \\
             --id-column id --columns year --out items.mecoq

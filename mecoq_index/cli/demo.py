@@ -47,7 +47,7 @@ _SHOWN_QUERIES, _SHOWN_RESULTS = 8, 10
 )
 @output_options
 def demo(out: Path, epochs: int, seed: int, output: Output) -> None:
-    """Train, build, search and bench on 1,797 handwritten digits, in under two minutes.
+    """Train, build, search and bench on 1,797 handwritten digits, in a few minutes.
 
     A small network and codebooks of 32 bits are trained together from the images, without labels.
     The folder then holds the images, the codebooks, the index, a table as JSON, and a picture of

@@ -44,11 +44,12 @@ def inspect(path: str, options: dict[str, Any], output: Output) -> None:
 
 
 def _of_index(index: Index) -> dict[str, Any]:
+    in_engine = "name" in index.columns
     return {
         "kind": "index",
         **index.describe(),
-        "names": len(index.names),
-        "columns": sorted(index.columns),
+        "names": len(index) if in_engine else len(index.names),
+        "columns": sorted({*index.columns} - {"name"}),
         "codebooks": _of_codebooks(index.codebooks),
     }
 

@@ -47,8 +47,9 @@ def reencode(
 ) -> None:
     """Encode the items of INDEX again, by codebooks that were trained anew.
 
-    SOURCE holds the items' images or vectors. Ids, names, columns, layout and settings stay; items
-    are found by their names or ids, and each must be there.
+    SOURCE holds the items' images or vectors. Ids, names, columns, layout and settings stay, so the
+    new codebooks need as many codebooks and codewords. Items are found by their names or ids, and
+    each must be there. A collection of Milvus is made anew instead: build --overwrite.
 
     \b
     Example:

@@ -169,7 +169,8 @@ def train(
     output.done(
         f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code",
         {"out": str(out), "M": books.M, "K": books.K, "bits": books.bits, **books.report},
-        next_command=f"mecoq-index build {source} --codebooks {out} --out {source.stem}.mecoq",
+        next_command=f"mecoq-index build {source} --codebooks {out} --out {source.stem}.mecoq"
+        + (f" --vector-column {column}" if (column := given.get("vector_column")) else ""),
     )
 
 

@@ -158,7 +158,7 @@ class Bundle:
             raise ArtifactError(
                 f"{self.path} was built with other codebooks ({self.codebooks.fingerprint[:12]}) "
                 f"than the ones given ({codebooks.fingerprint[:12]}). Leave --codebooks out to use "
-                "its own, or build the index again."
+                "its own, or encode the index again for the new ones, with reencode."
             )
 
 

@@ -83,10 +83,28 @@ class Contents:
             return np.unique(self.names.ids_of(given))
         return distinct_ids(given, name="items")[0]
 
+    def check_findable(self, ids: Ids, found: Metadata) -> None:
+        """Refuse a source whose rows cannot be told to be the items ``ids``.
+
+        Raises:
+            InvalidInputError: If it has neither ids nor, for items with names, names; and items
+                are not numbered 0..n-1 without names, as the rows of a source are.
+        """
+        if found.ids is not None or (found.names is not None and len(self.names)):
+            return
+        if len(self.names) or not np.array_equal(ids, np.arange(len(ids))):
+            what = "names" if len(self.names) else "ids"
+            raise InvalidInputError(
+                f"the items of this index have {what}, so the source must say the {what} of its "
+                "rows too. Give them with ids (--ids), or name their column with id_column "
+                "(--id-column)."
+            )
+
     def rows_of(self, ids: Ids, found: Metadata, n: int) -> npt.NDArray[np.intp]:
         """The rows of a source of n items that the items ``ids`` are in.
 
-        Items are found by their names, or by the ids of the source, or are the rows in order.
+        Items are found by their names, or by the ids of the source, or are the rows in order, which
+        `check_findable` allows for.
 
         Raises:
             InvalidInputError: If an item is not in the source.

@@ -16,14 +16,14 @@ from ..data.metadata import Metadata
 from ..data.source import Source
 from ..embed.embedder import Embedder
 from ..engines.abilities import Tunable, Tuned
-from ..engines.registry import DEFAULT_ENGINE, get_engine, options_of
+from ..engines.registry import DEFAULT_ENGINE, options_of
 from ..errors import InvalidInputError
 from .build import BuildOptions, Shard, as_shard
 from .bundle import Bundle
 from .columns import Columns
 from .contents import Contents
 from .inputs import open_items
-from .making import make_index
+from .making import encode_again, make_index
 from .merge import merge_bundles
 from .opened import OpenedIndex
 from .opening import attach, is_address
@@ -226,8 +226,8 @@ class Index(OpenedIndex):
 
         Args:
             codebooks: The other codebooks.
-            source: The items' images or vectors. They are found by their names, or by ids where
-                the source has them, or are the rows in the order of ascending ids.
+            source: The items' images or vectors, found by their names or ids. Rows without
+                either are those of an index whose items have no names and the ids 0..n-1.
             out: The folder to make; None keeps the new index in memory.
             ids, vector_column, id_column: As for `build`.
             given, backbone, device, workers, overwrite, progress: As for `build`.
@@ -247,17 +247,9 @@ class Index(OpenedIndex):
             codebooks, given=given, device=device, workers=workers, strict=False, backbone=backbone
         )
         items = open_items(source, ids=ids, vector_column=vector_column, id_column=id_column)
-        encoded = embedder.encode(items, on_progress=progress)
         with self._lock.reading():
-            ids = np.sort(self._engine.ids())
-            contents, n = self._contents, len(encoded.codes)
-            codes = encoded.codes[contents.rows_of(ids, encoded.metadata, n)]
-            described = self._engine.describe()
-            declared = [o.name for o in self._engine.options if "build" in o.stages]
-            options = {name: described[name] for name in declared if name in described}
-        engine = get_engine(self._engine.name).build(
-            codebooks, codes, ids if self._engine.keeps_ids else None, **options
-        )
+            contents = self._contents
+            engine = encode_again(self._engine, contents, items, embedder, progress)
         made = Index(engine, contents=contents)
         if out is not None:
             made.save(out, overwrite=overwrite)

@@ -131,6 +131,32 @@ def _make_whole(
         return _filled(builder, encoded, kind, out, overwrite, on_progress)
 
 
+def encode_again(
+    engine: Engine, contents: Contents, items: Items, embedder: Embedder, on_progress: Progress
+) -> Engine:
+    """An engine with the layout, settings and ids of another, over other codebooks.
+
+    Args:
+        engine: The other engine.
+        contents: The names of its items.
+        items: The same items, and perhaps more, in any order.
+        embedder: Makes codes of the other codebooks.
+        on_progress: Told how far the work has come.
+
+    Raises:
+        InvalidInputError: If an item is not among ``items``, or the codebooks do not fit.
+    """
+    kind, described = type(engine), engine.describe()
+    declared = [option.name for option in kind.options if "build" in option.stages]
+    options = {name: described[name] for name in declared if name in described}
+    ids = np.sort(engine.ids())
+    contents.check_findable(ids, items.metadata)
+    kind.builder(embedder.codebooks, len(ids), **options)  # refuses before anything is encoded
+    encoded = embedder.encode(items, on_progress=on_progress)
+    codes = encoded.codes[contents.rows_of(ids, encoded.metadata, len(encoded.codes))]
+    return kind.build(embedder.codebooks, codes, ids if engine.keeps_ids else None, **options)
+
+
 def _filled(
     builder: Builder,
     encoded: Encoded,

@@ -78,8 +78,8 @@ def _warnings(report: Mapping[str, Any], codebooks: Codebooks, num_codes: int) -
     if report["distinct_codes"] < _COLLAPSED * possible:
         found.append(
             f"the codes have collapsed: only {report['distinct_codes']:.1%} of them are different "
-            "from each other. Train for more epochs, lower the learning rate, or check that the "
-            "items differ."
+            "from each other. Train for more epochs, lower the learning rate lr, take the "
+            "objective distillation, or check that the items differ."
         )
     if "best_epoch" in report and report["best_epoch"] < report["epochs"]:
         found.append(

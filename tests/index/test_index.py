@@ -133,7 +133,9 @@ def test_bad_queries_get_one_sentence(books, x, queries, message):
 def test_an_index_is_encoded_again_for_new_codebooks(books, x, tmp_path):
     index = mi.Index.build(x, books, ids=[f"{i}" for i in range(N)])
     others = mi.Codebooks(np.ascontiguousarray(books.codewords[::-1]))
-    again = index.reencode(others, x, out=tmp_path / "y.mecoq")
+    mixed = np.random.default_rng(3).permutation(N)
+    names = [f"{i}" for i in mixed]
+    again = index.reencode(others, x[mixed], ids=names, out=tmp_path / "y.mecoq")
     scores, _ = again.search(x[:4], k=3)
     np.testing.assert_allclose(scores, best(others, x, x[:4], 3)[0], atol=1e-5)
     assert again.codebooks.fingerprint == others.fingerprint
@@ -147,3 +149,26 @@ def test_results_become_rows_and_tables(books, x):
     assert isinstance(table, pandas.DataFrame)
     assert len(table) == 6
     assert len(results.to_list()) == 2
+
+
+def test_rows_are_not_taken_for_items_that_have_names_or_ids(books, x):
+    others = mi.Codebooks(np.ascontiguousarray(books.codewords[::-1]))
+    named = mi.Index.build(x, books, ids=[f"{i}" for i in range(N)])
+    with pytest.raises(mi.InvalidInputError, match=r"must say the names of its rows .*--ids"):
+        named.reencode(others, x)
+    numbered = mi.Index.build(x, books, engine="numpy", ids=np.arange(N)[::-1] + 1)
+    with pytest.raises(mi.InvalidInputError, match="must say the ids of its rows"):
+        numbered.reencode(others, x)
+    again = numbered.reencode(others, x, ids=np.arange(N)[::-1] + 1)
+    np.testing.assert_array_equal(
+        again.engine.codes(np.array([N, 1])), mi.encode(x[[0, N - 1]].astype(np.float32), others)
+    )
+
+
+def test_codebooks_that_do_not_fit_the_layout_are_refused_before_encoding(books, x):
+    index = mi.Index.build(x, books, factory="MeCoQ4x4")
+    other = mi.Codebooks(books.codewords[:2])
+    told = []
+    with pytest.raises(mi.InvalidInputError, match="asks for 4 subquantizers"):
+        index.reencode(other, x, progress=lambda *step: told.append(step))
+    assert told == []

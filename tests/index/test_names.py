@@ -83,7 +83,7 @@ class TestAgainstADictionary:
         if other in table.values():
             assert table[names.ids_of([other]).item()] == other
         else:
-            with pytest.raises(InvalidInputError, match=r"names must be those of items, but 1 of 2 are not"):
+            with pytest.raises(InvalidInputError, match="those of items, but 1 of 2 are not"):
                 names.ids_of([next(iter(table.values())), other])
 
 

@@ -151,7 +151,11 @@ def test_items_that_cannot_be_removed_are_refused(tmp_path):
     named = make(tmp_path / "named", names=[str(i) for i in range(100)])
     for path, ids, message in (
         (make(tmp_path / "x"), ["a"], "have no names. Give their ids as integers"),
-        (named, ["a", "5"], "names must be those of items, but 1 of 2 are not, the first of them 'a'"),
+        (
+            named,
+            ["a", "5"],
+            "those of items, but 1 of 2 are not, the first of them 'a'",
+        ),
         (make(tmp_path / "y", "MeCoQ4x4fs"), np.array([5]), "cannot remove items. Build with"),
     ):
         with pytest.raises(InvalidInputError, match=message):

@@ -82,10 +82,9 @@ def _check_width(d: int, spec: FactorySpec, codebooks: Codebooks) -> None:
     if not spec.projection and d != codebooks.D:
         hint = ""
         if d == codebooks.P:
-            hint = (
-                " That is the width of features: embed them first, with codebooks.embed(x), or "
-                f"put a linear projection into the index: 'Projection,{spec}'."
-            )
+            hint = " That is the width of features: embed them first, with codebooks.embed(x)"
+            linear = len(codebooks.projection) == 1
+            hint += f", or put the projection into the index: 'Projection,{spec}'." * linear or "."
         raise InvalidInputError(
             f"d must be the width of embeddings, D={codebooks.D}, got {d}.{hint}"
         )

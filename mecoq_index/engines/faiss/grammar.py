@@ -278,7 +278,7 @@ def _check_whole(spec: FactorySpec, string: str, codebooks: Codebooks) -> None:
     elif spec.projection and len(codebooks.projection) > 1:
         problem = (
             f"FAISS's transforms are linear, but the projection has {len(codebooks.projection)} "
-            "layers with ReLU between them (pass codebooks.project(x) to the index instead, or "
+            "layers with ReLU between them (pass codebooks.embed(x) to the index instead, or "
             "train with projection=linear)"
         )
         nearest = {"projection": False}
@@ -312,6 +312,9 @@ def _nearest(string: str, codebooks: Codebooks) -> str:
         fast = codebooks.K == 16 and "fs" in part
         parts.append(leaf + "fs" * fast if _LEAF.fullmatch(part) else part)
     try:
-        return str(parse(",".join(parts), codebooks, items=1 << 20))
+        found = str(parse(",".join(parts), codebooks, items=1 << 20))
     except InvalidInputError:
         return leaf
+    if re.match(r"(?:Projection,)?IVF\D", string):  # the number of lists is still to be chosen
+        found = re.sub(r"IVF\d+", "IVF", found, count=1)
+    return found
