@@ -163,7 +163,7 @@ class BuildOver(Build):
 
 
 class Add(Case):
-    said, refused = "added 3000 items", "names must be new"
+    said, refused = "added 3,000 items", "names must be new"
 
     def fresh(self, name):
         shutil.copytree(self.root / "named", super().fresh(name))

@@ -49,7 +49,7 @@ def add(
         opened.save()
     output.report_skipped(opened.skipped)
     output.done(
-        f"added {counted(len(added))}: {index} holds {len(opened)} now",
+        f"added {counted(len(added))}: {index} holds {len(opened):,} now",
         {"added": len(added), **opened.describe()},
         next_command=f"mecoq-index search {index} QUERY",
     )

@@ -44,7 +44,7 @@ def remove(
     removed = opened.remove(wanted)
     opened.save()
     output.done(
-        f"removed {counted(removed)}: {index} holds {len(opened)} now",
+        f"removed {counted(removed)}: {index} holds {len(opened):,} now",
         {"removed": removed, **opened.describe()},
     )
 
