@@ -8,6 +8,9 @@ import re
 import uuid
 from importlib.util import find_spec
 
+# Before gRPC is loaded: it prints the pings of milvus-lite's clients past every capture.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import pytest
 from milvus_server import MilvusServer, MilvusServerError, install, unsupported
 
@@ -19,6 +22,12 @@ if find_spec("faiss"):
     import faiss
 
     faiss.omp_set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Run named files in this process: workers take longer to start than most files to run."""
+    return 0 if config.option.file_or_dir else None
 
 
 @pytest.hookimpl(tryfirst=True)
