@@ -19,10 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from .errors import ArtifactError, InvalidInputError
 
@@ -175,34 +171,15 @@ def check_readable(path: Path) -> Path:
     """Return ``path`` if it is a file with at least one byte.
 
     Raises:
-        ArtifactError: If it is missing, a folder, or empty.
+        ArtifactError: If it is missing, empty, or no ordinary file: a pipe or a device, of which
+            reading may never end.
     """
     path = Path(path)
     if not path.exists():
         raise ArtifactError(f"{path} does not exist.")
     if not path.is_file():
-        raise ArtifactError(f"{path} must be a file, but it is a folder.")
+        kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
+        raise ArtifactError(f"{path} must be a file, but it is {kind}.")
     if path.stat().st_size == 0:
         raise ArtifactError(f"{path} is empty. Make it again.")
     return path
-
-
-def load_npy(path: Path, *, mmap: bool = False) -> npt.NDArray[Any]:
-    """Read one array from a ``.npy`` file; pickled objects are refused.
-
-    Raises:
-        ArtifactError: If the file is missing, empty, truncated, or no ``.npy`` file.
-    """
-    path = check_readable(path)
-    with path.open("rb") as stream:
-        magic = stream.read(6)
-    # NumPy is not asked to tell: of what it takes for an archive it leaves the file open.
-    if magic.startswith(b"PK"):
-        raise ArtifactError(f"{path} must hold one .npy array, but it is an .npz archive.")
-    if magic != b"\x93NUMPY":
-        raise ArtifactError(f"{path} is no readable .npy file: it does not begin like one.")
-    try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is no readable .npy file: {first_line(exc)}") from exc
-    return array

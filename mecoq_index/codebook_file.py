@@ -42,7 +42,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _tensor_file
-from ._files import atomic_file, check_readable, load_npy
+from ._array_file import load_npy
+from ._files import atomic_file, check_readable
 from ._torch_tensors import check_container, from_torch, require_torch, to_torch
 from .errors import ArtifactError, InvalidInputError
 

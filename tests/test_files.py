@@ -4,7 +4,8 @@ import stat
 import numpy as np
 import pytest
 
-from mecoq_index._files import atomic_directory, atomic_file, load_npy, sha256_file
+from mecoq_index._array_file import load_npy
+from mecoq_index._files import atomic_directory, atomic_file, sha256_file
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 
@@ -62,7 +63,7 @@ def test_npy_files_are_read_and_others_refused(tmp_path):
     assert isinstance(load_npy(tmp_path / "x.npy", mmap=True), np.memmap)
     np.savez(tmp_path / "y.npy", a=np.arange(5))
     (tmp_path / "y.npy.npz").rename(tmp_path / "y.npy")
-    with pytest.raises(ArtifactError, match=r"must hold one .npy array, but it is an .npz archive"):
+    with pytest.raises(ArtifactError, match=r"y.npy is no readable .npy file: it is an .npz"):
         load_npy(tmp_path / "y.npy")
     (tmp_path / "z.npy").write_text("text")
     with pytest.raises(ArtifactError, match=r"z\.npy is no readable \.npy file"):

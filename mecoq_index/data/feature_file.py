@@ -14,8 +14,9 @@ A file for benchmarks holds ``database``, ``queries`` and maybe ``database_label
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import UNREADABLE, atomic_file, check_readable, first_line
+from .._array_file import Archive, Header, open_archive
+from .._files import atomic_file, check_readable, first_line
+from .._json import parse_json
 from .._plain import thaw
 from ..backbone import Backbone
 from ..errors import ArtifactError, InvalidInputError
-from .reader import AnyDtype, RowReader
-
-Header = tuple[tuple[int, ...], AnyDtype]
+from .reader import RowReader
 
 # The arrays that may be meant where none is named, the likeliest first.
 _MAIN = ("database", "features")
@@ -40,7 +41,7 @@ class FeatureFile:
 
     Attributes:
         path: The file.
-        headers: Shape and dtype of every array, by name.
+        headers: The heads of all arrays, by name.
 
     Raises:
         ArtifactError: If the file is missing, damaged or no ``.npz`` file.
@@ -48,17 +49,12 @@ class FeatureFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = check_readable(Path(path))
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                self.headers: dict[str, Header] = {
-                    name.removesuffix(".npy"): _read_header(archive, name)
-                    for name in archive.namelist()
-                }
-        except UNREADABLE as exc:
-            raise self._unreadable(exc) from exc
+        with self._open() as archive:
+            self.headers: Mapping[str, Header] = archive.headers
+        self.view_names = _view_names(self.path, self.headers)
 
-    def _unreadable(self, exc: BaseException) -> ArtifactError:
-        return ArtifactError(f"{self.path} is no readable .npz file: {first_line(exc)}")
+    def _open(self) -> AbstractContextManager[Archive]:
+        return open_archive(self.path, what=".npz file", compressed=True)
 
     def __contains__(self, name: str) -> bool:
         return name in self.headers
@@ -73,13 +69,8 @@ class FeatureFile:
             raise ArtifactError(
                 f"{self.path} must hold the array {name!r}, but it holds {sorted(self.headers)}."
             )
-        try:
-            # NumPy leaves a file open when it fails to read one that it opened itself.
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                array: npt.NDArray[Any] = archive[name]
-        except UNREADABLE as exc:
-            raise self._unreadable(exc) from exc
-        return array
+        with self._open() as archive:
+            return archive[name]
 
     @cached_property
     def scale(self) -> float:
@@ -90,18 +81,17 @@ class FeatureFile:
         """
         if "scale" not in self:
             return 1.0
-        scale = self.array("scale")
-        if scale.size != 1 or scale.dtype.kind not in "fiu" or not scale.item() > 0:
-            raise ArtifactError(f"scale in {self.path} must be a number above 0, got {scale}.")
-        return float(scale.item())
-
-    @property
-    def view_names(self) -> list[str]:
-        """The names of the arrays of views, in order."""
-        names: list[str] = []
-        while f"view{len(names)}" in self:
-            names.append(f"view{len(names)}")
-        return names
+        head = self.headers["scale"]
+        if head.shape or head.dtype.kind not in "fiu":
+            got = f"{head.dtype} of shape {head.shape}"
+        else:
+            scale = float(self.array("scale"))
+            # Features are divided in float32, in which a number may become 0 or infinite.
+            with np.errstate(over="ignore", under="ignore"):
+                if 0 < np.float32(scale) < np.inf:
+                    return scale
+            got = str(scale)
+        raise ArtifactError(f"scale in {self.path} must be a number above 0, got {got}.")
 
     def main_array(self, name: str | None = None) -> str | None:
         """Return the name of the array of vectors that is meant; None if there are only views.
@@ -128,8 +118,10 @@ class FeatureFile:
             return None
         fitting = [
             name
-            for name, (shape, dtype) in self.headers.items()
-            if len(shape) == 2 and dtype.kind in "fiu" and not name.endswith("labels")
+            for name, head in self.headers.items()
+            if len(head.shape) == 2
+            and head.dtype.kind in "fiu"
+            and not name.endswith("labels")
         ]
         if len(fitting) > 1:
             raise InvalidInputError(
@@ -177,7 +169,7 @@ class FeatureFile:
         if "backbone" not in self:
             return None
         try:
-            found = json.loads(str(self.array("backbone")))
+            found = parse_json(str(self.array("backbone")))
             return Backbone(found["name"], found["weights_sha256"], found["transform"])
         except (ValueError, TypeError, KeyError) as exc:
             raise ArtifactError(
@@ -189,7 +181,7 @@ class _ArrayInFile(RowReader):
     """One array of an ``.npz``, kept in memory from the first read on."""
 
     def __init__(self, file: FeatureFile, array: str) -> None:
-        shape, stored = file.headers[array]
+        shape, stored = file.headers[array].shape, file.headers[array].dtype
         name = f"{array!r} in {file.path}"
         if len(shape) != 2 or shape[1] == 0:
             raise InvalidInputError(f"{name} must have shape (n, P), got {shape}.")
@@ -282,14 +274,17 @@ def _backbone_text(backbone: Backbone) -> str:
     )
 
 
-def _read_header(archive: zipfile.ZipFile, name: str) -> Header:
-    with archive.open(name) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read is None:
-            raise ValueError(f"{name} has version {version} of the .npy format")
-        shape, _, dtype = read(stream)
-    return tuple(int(size) for size in shape), dtype
+def _view_names(path: Path, names: Collection[str]) -> list[str]:
+    """Return the names of the arrays of views, in order.
+
+    Raises:
+        ArtifactError: If a number between them is missing.
+    """
+    views = {int(name[4:]) for name in names if re.fullmatch("view(0|[1-9][0-9]{0,8})", name)}
+    missing = sorted(set(range(len(views))) - views)
+    if missing:
+        raise ArtifactError(
+            f"{path} must hold views from view0 on without a gap, but view{missing[0]} is missing "
+            f"and view{max(views)} is there. Make it again."
+        )
+    return [f"view{number}" for number in range(len(views))]

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._array_file import load_npy
 from .._arrays import Ids, Vectors, unit_rows
-from .._files import check_readable, load_npy
+from .._files import check_readable
 from ..backbone import Backbone
 from ..errors import ArtifactError, InvalidInputError
 from .batching import check_batch_size, count_steps, shuffled_batches
@@ -384,10 +385,10 @@ def _stacked_views(file: FeatureFile) -> npt.NDArray[Any]:
             f"{file.path} must hold the arrays view0, view1, ... of shape (n, P), but it holds "
             f"{sorted(file.headers)}."
         )
-    headers = [file.headers[name] for name in names]
-    if len(set(headers)) != 1 or len(headers[0][0]) != 2:
+    kinds = {(file.headers[name].shape, file.headers[name].dtype) for name in names}
+    if len(kinds) != 1 or len(file.headers[names[0]].shape) != 2:
         raise ArtifactError(
             f"{file.path}: all views must have one shape (n, P) and one dtype, got "
-            f"{[(shape, str(dtype)) for shape, dtype in headers]}."
+            f"{', '.join(f'{dtype} {shape}' for shape, dtype in kinds)}."
         )
     return np.stack([file.array(name) for name in names])

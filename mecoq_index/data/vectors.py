@@ -25,7 +25,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .._files import check_readable, load_npy
+from .._array_file import load_npy
+from .._files import check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .reader import AnyDtype, JoinedRows, RowReader, block_dtype
 
@@ -164,12 +165,6 @@ def _open_npy(path: Path) -> RowReader:
     block_dtype(array.dtype, str(path))
     if array.ndim != 2 or array.shape[1] == 0:
         raise InvalidInputError(f"{path} must have shape (n, width), got {array.shape}.")
-    expected = array.offset + array.nbytes
-    if (size := path.stat().st_size) != expected:
-        raise ArtifactError(
-            f"{path} is no complete .npy file: its head promises {expected} bytes, but it has "
-            f"{size}. Make it again."
-        )
     if array.flags.c_contiguous:
         return _FlatRows(path, array.shape, array.dtype, array.offset, headed=False)
     return _ColumnMajorRows(path, array.shape, array.dtype)

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .._array_file import open_archive
 from .._arrays import Codes, Ids, Vectors, check_codes, check_ids, distinct_ids
-from .._files import UNREADABLE, atomic_file, check_readable, first_line
+from .._files import atomic_file
 from .._progress import Progress, silent
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
@@ -89,13 +90,9 @@ class CodeArray:
         Raises:
             ArtifactError: If the file is damaged, or belongs to other codebooks.
         """
-        path = check_readable(Path(path))
-        try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-                content: dict[str, Any] = {name: archive[name] for name in archive.files}
-            codes, ids, fingerprint = content["codes"], content["ids"], str(content["fingerprint"])
-        except UNREADABLE as exc:
-            raise ArtifactError(f"{path} is no readable file of codes: {first_line(exc)}") from exc
+        with open_archive(Path(path), what="file of codes") as archive:
+            codes, ids, fingerprint = (archive[name] for name in ("codes", "ids", "fingerprint"))
+            fingerprint = str(fingerprint)
         if fingerprint != codebooks.fingerprint:
             raise ArtifactError(
                 f"{path} was built with other codebooks ({fingerprint[:12]}) than the ones given "

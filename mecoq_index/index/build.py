@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import check_known
+from .._array_file import open_archive
 from .._arrays import Codes, Ids, check_ids
-from .._files import UNREADABLE, atomic_file, first_line, move_directory, sync
+from .._files import atomic_file, move_directory, sync
 from .._progress import Progress, silent
 from .._workspace import Column, Workspace
 from ..codebooks import Codebooks, VectorKind
@@ -361,12 +362,10 @@ class _Job:
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except UNREADABLE as exc:
-        raise ArtifactError(
-            f"{file} is damaged: {first_line(exc)}. Build without --resume to start again."
-        ) from exc
+        with open_archive(file, what="file of arrays") as archive:
+            return {name: archive[name] for name in archive.headers}
+    except ArtifactError as exc:
+        raise ArtifactError(f"{exc} Build without --resume to start again.") from exc
 
 
 def _as_array(ids: Ids | range) -> Ids:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._array_file import open_archive
 from .._arrays import Ids
-from .._files import UNREADABLE, atomic_file, check_readable, first_line
+from .._files import atomic_file
+from .._json import parse_json
 from ..errors import ArtifactError, InvalidInputError
 from .texts import check_array, check_offsets, encode, iterate, take
 
@@ -83,16 +85,15 @@ class ItemColumns:
         Raises:
             ArtifactError: If the file is missing, damaged, or holds no columns.
         """
-        path = check_readable(path)
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            with open_archive(path, what="file of columns") as archive:
                 ids = archive["ids"]
                 check_array("ids", ids, np.int64)
-                if (np.diff(ids) <= 0).any():
+                if (ids[1:] <= ids[:-1]).any():
                     raise InvalidInputError("ids must ascend, but they do not.")
                 columns: dict[str, Values | _Texts] = {}
-                for place, name in enumerate(json.loads(archive["names"].tobytes())):
-                    if f"{place}.values" in archive.files:
+                for place, name in enumerate(parse_json(archive["names"].tobytes())):
+                    if f"{place}.values" in archive:
                         values = _column(str(name), archive[f"{place}.values"], len(ids))
                         columns[str(name)] = values
                         continue
@@ -104,10 +105,6 @@ class ItemColumns:
                 return cls(ids, columns)
         except InvalidInputError as exc:
             raise ArtifactError(f"{path} is damaged: {exc}") from exc
-        except UNREADABLE as exc:
-            raise ArtifactError(
-                f"{path} is no readable file of columns: {first_line(exc)}"
-            ) from exc
 
     def save(self, path: Path) -> None:
         """Write an uncompressed ``.npz``; equal columns give equal bytes."""

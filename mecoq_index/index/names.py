@@ -16,8 +16,8 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from .._array_file import open_archive
 from .._arrays import Ids, check_ids
-from .._files import UNREADABLE, check_readable, first_line
 from ..errors import ArtifactError, InvalidInputError
 from . import texts
 from .texts import Bytes as Text
@@ -60,7 +60,7 @@ class Names:
         check_array("ids", self.ids, np.int64)
         check_array("offsets", self.offsets, np.int64)
         check_array("text", self.text, np.uint8)
-        if (self.ids[:1] < 0).any() or (np.diff(self.ids) <= 0).any():
+        if (self.ids[:1] < 0).any() or (self.ids[1:] <= self.ids[:-1]).any():
             raise InvalidInputError(
                 "ids must ascend from 0 or more, but they do not. Use Names.from_strings."
             )
@@ -93,14 +93,11 @@ class Names:
         Raises:
             ArtifactError: If the file is missing, damaged, or holds no names.
         """
-        path = check_readable(Path(path))
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            with open_archive(Path(path), what="file of names") as archive:
                 return cls(archive["ids"], archive["offsets"], archive["text"])
         except InvalidInputError as exc:
             raise ArtifactError(f"{path} is damaged: {exc}") from exc
-        except UNREADABLE as exc:
-            raise ArtifactError(f"{path} is no readable file of names: {first_line(exc)}") from exc
 
     def save(self, path: str | Path) -> None:
         """Write an uncompressed ``.npz`` under exactly this name; equal names give equal bytes."""

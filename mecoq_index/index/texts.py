@@ -82,7 +82,7 @@ def check_offsets(offsets: Offsets, text: Bytes, n: int) -> None:
     if len(offsets) != n + 1:
         raise InvalidInputError(f"offsets must be one more than ids, {n + 1}, got {len(offsets)}.")
     ends = int(offsets[0]), int(offsets[-1])
-    if ends != (0, len(text)) or (np.diff(offsets) < 0).any():
+    if ends != (0, len(text)) or (offsets[1:] < offsets[:-1]).any():
         raise InvalidInputError(
             f"offsets must ascend from 0 to the {len(text)} bytes of text, but they do not: they "
             f"go from {ends[0]} to {ends[1]}."
