@@ -6,6 +6,7 @@ format keeps them exactly. They are frozen when they come in, so that nobody can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import PurePath
@@ -16,6 +17,9 @@ import numpy as np
 from .errors import InvalidInputError
 
 _Class = TypeVar("_Class", bound=type)
+
+_DEEPEST = 40
+_LARGEST = 2**64 - 1
 
 
 def _refuse(self: object, *args: object, **options: object) -> NoReturn:
@@ -61,29 +65,56 @@ def plain(value: object, name: str) -> Any:
         name: Its name in error messages.
 
     Raises:
-        InvalidInputError: If a value in it is of another kind, or a key is no string.
+        InvalidInputError: If a value in it is of another kind, a key is no string, a number is not
+            finite or has more than 64 bits, or values are nested more than 40 deep.
     """
-    if value is None or type(value) in (bool, int, float, str):
+    return _plain(value, name, _DEEPEST)
+
+
+def _plain(value: object, name: str, depth: int) -> Any:
+    if depth < 0:
+        raise InvalidInputError(
+            f"{name[:60]}... must be nested at most {_DEEPEST} deep, got more."
+        )
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):
-        return plain(value.item(), name)
+        item = value.item()
+        if isinstance(item, np.generic):  # more precise than any plain number
+            raise _no_plain_value(value, name)
+        return _plain(item, name, depth)
     if isinstance(value, np.ndarray):
-        return plain(value.tolist(), name)
+        return _plain(value.tolist(), name, depth)
     if isinstance(value, PurePath):
+        value = str(value)
+    if isinstance(value, str):
         return str(value)
-    for kind in (int, float, str):  # subclasses, such as members of enumerations
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, int):
+        if abs(int(value)) > _LARGEST:
+            raise InvalidInputError(f"{name} must be an integer of at most 64 bits, got more.")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(
+                f"{name} must be finite, since JSON knows no other numbers, got {float(value)}. "
+                "Use None for what is unknown."
+            )
+        return float(value)
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise InvalidInputError(
                     f"the keys of {name} must be strings, got {key!r}. Use str({key!r}) instead."
                 )
-        return FrozenDict({str(k): plain(v, f"{name}[{k!r}]") for k, v in value.items()})
+        items = ((str(k), _plain(v, f"{name}[{k!r}]", depth - 1)) for k, v in value.items())
+        return FrozenDict(items)
     if isinstance(value, (list, tuple)):
-        return FrozenList(plain(item, f"{name}[{i}]") for i, item in enumerate(value))
-    raise InvalidInputError(
+        return FrozenList(_plain(v, f"{name}[{i}]", depth - 1) for i, v in enumerate(value))
+    raise _no_plain_value(value, name)
+
+
+def _no_plain_value(value: object, name: str) -> InvalidInputError:
+    return InvalidInputError(
         f"{name} must be a plain value (None, a bool, number, string, list or dictionary), got "
         f"{type(value).__name__}. Convert it first, for instance with str()."
     )
@@ -99,6 +130,15 @@ def plain_dict(value: object, name: str) -> FrozenDict:
         raise InvalidInputError(f"{name} must be a dictionary, got {type(value).__name__}.")
     frozen: FrozenDict = plain(value, name)
     return frozen
+
+
+def without_infinities(value: Any) -> Any:
+    """Return a copy of a plain value in which None stands for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def thaw(value: Any) -> Any:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._files import UNREADABLE, check_readable, first_line
+from ._json import parse_json
 from .errors import ArtifactError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -99,13 +100,16 @@ def read(path: Path) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
             "mecoq-index wrote."
         )
     try:
-        whole = json.loads(metadata[KEY])
+        # Earlier releases wrote numbers that are not finite.
+        whole = parse_json(metadata[KEY], finite=False)
         content, types, recorded = whole["content"], whole["types"], whole["sha256"]
         for name, foreign in types.items():
             arrays[name] = arrays[name].view(foreign_dtype(foreign))
         found = digest(arrays, _text(content, types))
     except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is damaged: its metadata cannot be read.") from exc
+        raise ArtifactError(
+            f"{path} is damaged: its metadata cannot be read ({first_line(exc)})."
+        ) from exc
     if found != recorded:
         raise ArtifactError(
             f"{path} is damaged: its content differs from the checksum written with it. "

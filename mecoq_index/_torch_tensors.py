@@ -56,11 +56,21 @@ def from_torch(tensor: torch.Tensor) -> npt.NDArray[Any]:
     the dtype ``[("bfloat16", "<u2")]``; `to_torch` turns them back.
 
     Raises:
-        InvalidInputError: If a codebook file can hold no tensors of this type.
+        InvalidInputError: If it is no tensor, or a codebook file can hold none of its kind.
     """
     require_torch("reading a tensor")
     import torch
 
+    if not isinstance(tensor, torch.Tensor):
+        raise InvalidInputError(f"a tensor must be in this place, got {type(tensor).__name__}.")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        raise InvalidInputError("tensors must be dense and hold their values, but one does not.")
+    size = tensor.numel() * tensor.element_size()
+    if size > tensor.untyped_storage().nbytes():
+        raise InvalidInputError(
+            f"a tensor must hold all of its values, but one of shape {tuple(tensor.shape)} repeats "
+            "a part of them. Save a copy of it, made by .clone()."
+        )
     tensor = tensor.detach().cpu().contiguous()
     name = str(tensor.dtype).removeprefix("torch.")
     if name in FOREIGN_TYPES:
@@ -78,10 +88,16 @@ def check_container(path: Path) -> None:
     """Compare the checksums in the zip archive that a torch file is, which torch does not do.
 
     Raises:
-        ArtifactError: If a part differs from its checksum.
+        ArtifactError: If a part differs from its checksum, or is compressed: torch never does
+            that, and takes the memory that such a part unpacks to.
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or (
+                sum(part.file_size for part in parts) > path.stat().st_size
+            ):
+                raise ValueError("it must hold its parts uncompressed, each once")
             damaged = archive.testzip()
     except UNREADABLE as exc:
         raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,9 @@ import numpy.typing as npt
 from ._plain import FrozenValue, plain_dict
 from ._tensor_file import digest, is_storable
 from .errors import InvalidInputError
+
+LARGEST_SIDE = 4096
+"""The longest side of images that a network may ask for, in pixels."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +66,42 @@ class Backbone(FrozenValue):
     def state_sha256(self) -> str | None:
         """SHA-256 over names, types, shapes and bytes of ``state``; None without."""
         return None if self.state is None else digest(self.state)
+
+
+def check_transform(transform: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Return the description of the images that a network takes, as plain values.
+
+    Args:
+        transform: ``resize`` and ``crop`` in pixels, ``mean`` and ``std`` of the three channels.
+        owner: Whose it is, in messages.
+
+    Raises:
+        InvalidInputError: If a size is not 1 to 4,096 pixels, or there are not three finite
+            numbers for each measure, those of ``std`` above 0.
+    """
+    found: dict[str, Any] = {}
+    for name in ("resize", "crop"):
+        size = transform.get(name)
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+            raise InvalidInputError(f"{name} of {owner} must be a number of pixels, got {size!r}.")
+        if not 1 <= size <= LARGEST_SIDE:
+            raise InvalidInputError(
+                f"{name} of {owner} must be 1 to {LARGEST_SIDE} pixels, got {size}."
+            )
+        found[name] = int(size)
+    for name in ("mean", "std"):
+        try:  # arrays and tensors too
+            values = [float(value) for value in transform[name]]
+        except (KeyError, TypeError, ValueError, OverflowError) as exc:
+            raise InvalidInputError(f"{name} of {owner} must be three numbers.") from exc
+        if len(values) != 3 or not all(map(math.isfinite, values)):
+            raise InvalidInputError(
+                f"{name} of {owner} must be three finite numbers, got {len(values)} values."
+            )
+        if name == "std" and min(values) <= 0:
+            raise InvalidInputError(f"std of {owner} must be above 0, got {values}.")
+        found[name] = values
+    return found
 
 
 class _FrozenWeights(Mapping[str, npt.NDArray[Any]]):

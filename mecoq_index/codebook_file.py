@@ -34,6 +34,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -44,6 +45,7 @@ import numpy.typing as npt
 from . import _tensor_file
 from ._array_file import load_npy
 from ._files import atomic_file, check_readable
+from ._plain import without_infinities
 from ._torch_tensors import check_container, from_torch, require_torch, to_torch
 from .errors import ArtifactError, InvalidInputError
 
@@ -51,6 +53,9 @@ FORMAT = "mecoq-index codebooks"
 FORMAT_VERSION = 2
 SUFFIXES = (".safetensors", ".pt", ".pth")
 """What the name of a codebook file that is to be written must end in."""
+
+# What using the content of a foreign file raises where it is of another kind than expected.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _WEIGHTS_FORMAT = "mecoq-index backbone weights"
 Array = npt.NDArray[Any]
@@ -143,9 +148,16 @@ def read(path: Path) -> Content:
     """
     path = check_readable(path)
     try:
-        return _read_any(path)
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ArtifactError(f"{path} is damaged: a part of the codebook file is missing.") from exc
+        content = _read_any(path)
+        for key in ("report", "provenance"):  # earlier releases wrote NaN into them
+            content[key] = without_infinities(content[key])
+        return content
+    except InvalidInputError as exc:
+        raise ArtifactError(f"{path} is damaged: {exc}") from exc
+    except MALFORMED as exc:
+        raise ArtifactError(
+            f"{path} is damaged: a part of the codebook file is missing, or of another kind."
+        ) from exc
 
 
 def _read_any(path: Path) -> Content:
@@ -249,7 +261,7 @@ def _read_weights(
     name = weights["file"]
     if name is None:
         return {key: arrays[f"backbone.{key}"] for key in weights["names"]}
-    if Path(name).name != name:
+    if Path(name).name != name or "\0" in name:
         raise ArtifactError(f"{path} is damaged: it names weights outside its folder, {name!r}.")
     other = path.with_name(name)
     if not other.exists():
@@ -299,6 +311,8 @@ def load_torch(path: Path) -> Any:
     require_torch(f"reading {path.name}")
     import torch
 
+    if zipfile.is_zipfile(path):
+        check_container(path)
     try:
         # torch warns of what it finds odd in a file; here a file is read or refused.
         with warnings.catch_warnings():
@@ -320,7 +334,7 @@ def _from_torch_content(content: Any, path: Path) -> Content:
     import torch
 
     if isinstance(content, torch.Tensor):
-        return _bare(content.float().numpy(), path)
+        return _bare(from_torch(content.float()), path)
     if isinstance(content, Mapping):
         if content.get("format") == FORMAT:
             return _from_own(content, path)
@@ -334,7 +348,6 @@ def _from_torch_content(content: Any, path: Path) -> Content:
 
 def _from_own(content: Mapping[str, Any], path: Path) -> Content:
     _check_version(content.get("version"), path)
-    check_container(path)
     backbone: BackboneContent | None = None
     if (found := content["backbone"]) is not None:
         state = found["state"]
@@ -348,9 +361,10 @@ def _from_own(content: Mapping[str, Any], path: Path) -> Content:
             "state": state,
         }
     return {
-        "codewords": content["codewords"].numpy(),
+        "codewords": from_torch(content["codewords"]),
         "projection": [
-            (layer["weight"].numpy(), layer["bias"].numpy()) for layer in content["projection"]
+            (from_torch(layer["weight"]), from_torch(layer["bias"]))
+            for layer in content["projection"]
         ],
         "normalize": content.get("normalize", False),
         "backbone": backbone,
@@ -364,9 +378,9 @@ def _from_own(content: Mapping[str, Any], path: Path) -> Content:
 def _from_official(content: Mapping[str, Any], path: Path) -> Content:
     """Read a ``model.cpt``, whose codewords the official code normalizes on every use."""
     try:
-        raw = content["pq_layer._C"].double().numpy()
+        raw = from_torch(content["pq_layer._C"]).astype(np.float64)
         weight, bias = content["projection.weight"], content["projection.bias"]
-        layer = (weight.float().numpy(), bias.float().numpy())
+        layer = (from_torch(weight.float()), from_torch(bias.float()))
     except (KeyError, AttributeError) as exc:
         raise ArtifactError(
             f"{path} looks like an official MeCoQ model, but 'projection.weight' or "

@@ -116,6 +116,8 @@ class Codebooks(FrozenValue):
             )
         object.__setattr__(self, "codewords", codewords)
         object.__setattr__(self, "projection", layers)
+        if not isinstance(self.normalize, (bool, np.bool_)):
+            raise InvalidInputError(f"normalize must be True or False, got {self.normalize!r}.")
         object.__setattr__(self, "normalize", bool(self.normalize))
         for name in ("provenance", "report"):
             object.__setattr__(self, name, plain_dict(getattr(self, name), name))
@@ -284,9 +286,9 @@ class Codebooks(FrozenValue):
             codebooks = cls._from_content(content)
         except InvalidInputError as exc:
             raise ArtifactError(f"{path}: {exc}") from exc
-        except (KeyError, TypeError, AttributeError) as exc:
+        except codebook_file.MALFORMED as exc:
             raise ArtifactError(
-                f"{path} is damaged: a part of the codebook file is missing."
+                f"{path} is damaged: a part of the codebook file is missing, or of another kind."
             ) from exc
         if content["fingerprint"] not in (None, codebooks.fingerprint):
             raise ArtifactError(

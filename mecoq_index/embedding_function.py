@@ -64,6 +64,8 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         given: Whether vectors are ``features`` or ``embeddings``; decided by their width if None.
         device: Device of the network for images; CUDA if available, else the CPU, if None.
         batch_size: Images in a forward pass.
+        backbone: The name of the backbone for images. It must be given if the codebooks come from
+            a file and the name stands for code, or a file of weights, of its own.
 
     Raises:
         InvalidInputError: If an option has another value, or the encoder cannot be called.
@@ -95,6 +97,7 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         given: VectorKind | None = None,
         device: str | None = None,
         batch_size: int = 64,
+        backbone: str | None = None,
     ) -> None: ...
 
     @overload
@@ -107,6 +110,7 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         given: VectorKind | None = None,
         device: str | None = None,
         batch_size: int = 64,
+        backbone: str | None = None,
     ) -> None: ...
 
     def __init__(
@@ -118,6 +122,7 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         given: VectorKind | None = None,
         device: str | None = None,
         batch_size: int = 64,
+        backbone: str | None = None,
     ) -> None:
         if not isinstance(codebooks, Codebooks):
             codebooks = Codebooks.load(codebooks)
@@ -136,6 +141,7 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         self._given: VectorKind | None = given
         self._device, self._batch_size = device, batch_size
         self._backbone: BackboneModel | None = None
+        self._backbone_name = backbone
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -311,7 +317,7 @@ class MeCoQEmbeddingFunction(Generic[Plain]):
         record = self.codebooks.backbone
         with self._lock:
             if self._backbone is None and record is not None:
-                self._backbone = restore_backbone(record)
+                self._backbone = restore_backbone(record, backbone=self._backbone_name)
         return self._backbone
 
 

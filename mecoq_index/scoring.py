@@ -20,6 +20,8 @@ from .errors import InvalidInputError
 _SCRATCH_BYTES = 64 << 20
 # Squared lengths between these lose no digits to the limits of float32.
 _ORDINARY = (1e-20, 1e20)
+# A sum of as many products as a subvector is wide stays far below the largest float32.
+_LARGEST = 1e30
 
 
 def _rows_per_chunk(bytes_per_row: int) -> int:
@@ -92,11 +94,17 @@ def encode(z: npt.ArrayLike, codebooks: Codebooks) -> Codes:
     codes = np.empty((len(z), codebooks.M), np.uint8)
     rows = _rows_per_chunk(4 * codebooks.K)
     for start in range(0, len(z), rows):
-        chunk = z[start : start + rows]
+        chunk = _moderate(z[start : start + rows])
         for m in range(codebooks.M):
             sub = chunk[:, m * codebooks.Ds : (m + 1) * codebooks.Ds]
             codes[start : start + rows, m] = (sub @ codebooks.codewords[m].T).argmax(axis=1)
     return codes
+
+
+def _moderate(z: Vectors) -> Vectors:
+    """Return rows whose products with unit vectors stay finite, and which have the same codes."""
+    peak = float(np.abs(z).max(initial=0))
+    return z if peak < _LARGEST else z * np.float32(_LARGEST / peak)
 
 
 def decode(codes: Codes, codebooks: Codebooks) -> Vectors:

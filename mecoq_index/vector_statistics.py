@@ -49,11 +49,11 @@ class VectorStatistics:
             count = int(self.count)
             lengths = tuple(float(value) for value in self.lengths)
             spread = tuple(float(value) for value in self.spread)
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, OverflowError) as exc:
             raise InvalidInputError(f"statistics of vectors must be numbers ({exc}).") from exc
         for quantiles in (lengths, spread):
             ascending = len(quantiles) == 3 and 0 <= quantiles[0] <= quantiles[1] <= quantiles[2]
-            if count < 1 or not ascending or not np.isfinite(quantiles[2]):
+            if not 1 <= count < 2**63 or not ascending or not np.isfinite(quantiles[2]):
                 raise InvalidInputError(
                     "statistics of vectors must be a count above 0 and three ascending numbers for "
                     f"each measure, got {count}, {lengths} and {spread}."

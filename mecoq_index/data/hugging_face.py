@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from ..errors import ArtifactError, InvalidInputError
+from .image_files import open_limited
 from .images import as_rgb, readable
 from .table import Table
 
@@ -83,10 +86,18 @@ class DatasetImages:
             InvalidInputError: If it cannot be decoded.
         """
         with readable(f"image {i}"):
-            image = self._rows[i][self._column]
-            if image is None:
+            stored = self._files[i][self._column]
+            if stored is None:
                 raise ValueError("it is missing")
-            return as_rgb(image)
+            source: Any = None
+            if stored.get("bytes") is not None:
+                source = BytesIO(stored["bytes"])
+            elif stored.get("path") and Path(stored["path"]).exists():
+                source = Path(stored["path"])
+            if source is None:  # in an archive, or elsewhere: the data set knows the way
+                return as_rgb(self._rows[i][self._column])
+            with open_limited(source) as image:
+                return as_rgb(image)
 
     def name(self, i: int) -> str:
         """Return the path of image i if it has one, else its number."""

@@ -22,11 +22,9 @@ from .._files import first_line
 from .._optional import require
 from .._progress import Progress, silent
 from ..errors import InvalidInputError, MissingDependencyError
+from .image_files import SUFFIXES, check_size, open_limited, pil
 
 _log = logging.getLogger("mecoq_index")
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
-
 
 class Images(Protocol):
     """A sequence of images."""
@@ -125,7 +123,7 @@ class ImageArray:
 
     def load(self, i: int) -> Any:
         """Return image i as a PIL image in RGB."""
-        return _pil().fromarray(self.pixels[i])
+        return pil().fromarray(self.pixels[i])
 
     def name(self, i: int) -> str:
         """Return the number of image i."""
@@ -161,7 +159,7 @@ def fingerprint(images: Images) -> str:
     """
     digest = hashlib.sha256()
     for i in range(len(images)):
-        digest.update(images.name(i).encode() + b"\0")
+        digest.update(images.name(i).encode("utf-8", "surrogatepass") + b"\0")
     whole = images
     while isinstance(whole, Subset):
         whole = whole.images
@@ -214,10 +212,10 @@ def open_image(path: Path) -> Any:
     """Return the image in a file as RGB, upright; transparency is laid over white.
 
     Raises:
-        InvalidInputError: If the file is missing, unreadable or truncated.
+        InvalidInputError: If the file is missing, unreadable, truncated, of a format whose suffix
+            is not one of `SUFFIXES`, or larger than `open_limited` allows.
     """
-    image_module = _pil()
-    with readable(str(path)), image_module.open(path) as opened:
+    with readable(str(path)), open_limited(Path(path)) as opened:
         return as_rgb(opened)
 
 
@@ -253,14 +251,19 @@ def to_pil(pixels: npt.NDArray[Any]) -> Any:
             )
         pixels = (pixels * 255).round().astype(np.uint8)
     last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    return _pil().fromarray(last[..., 0] if last.shape[2] == 1 else last)
+    return pil().fromarray(last[..., 0] if last.shape[2] == 1 else last)
 
 
 def as_rgb(image: Any) -> Any:
-    """Return a copy of a PIL image as RGB, upright; transparency is laid over white."""
+    """Return a copy of a PIL image as RGB, upright; transparency is laid over white.
+
+    Raises:
+        InvalidInputError: If it is larger than `check_size` allows.
+    """
+    check_size(image)
     image.load()
     ops = require("PIL.ImageOps", extra="images", purpose="reading images")
-    image, image_module = ops.exif_transpose(image), _pil()
+    image, image_module = ops.exif_transpose(image), pil()
     if image.mode.startswith("I") or image.mode == "F":
         # PIL clips 16-bit grays to 8 bits instead of scaling them.
         values = np.asarray(image, np.float64)
@@ -271,10 +274,6 @@ def as_rgb(image: Any) -> Any:
         image = image_module.new("RGBA", rgba.size, "white")
         image.alpha_composite(rgba)
     return image.convert("RGB")
-
-
-def _pil() -> Any:
-    return require("PIL.Image", extra="images", purpose="reading images")
 
 
 def check_images(

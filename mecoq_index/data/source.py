@@ -17,7 +17,7 @@ from ..errors import InvalidInputError
 from . import hugging_face, torch_dataset
 from .feature_file import FeatureFile
 from .features import FeatureViews, ViewRows
-from .images import SUFFIXES as IMAGE_SUFFIXES
+from .image_files import SUFFIXES as IMAGE_SUFFIXES
 from .images import ImageArray, ImageFiles, ImageList, class_labels, find_images, is_pil_image
 from .items import ImageItems, VectorItems
 from .metadata import Metadata, as_ids_or_names, as_labels

@@ -9,7 +9,8 @@ The classification layer is cut off. VGG-16 keeps the rest of its classifier and
 features, as in the MeCoQ paper; ``vgg16`` is short for ``torchvision:vgg16``.
 
 A codebook file names its backbone too. The code of a ``<module>:<attribute>`` that only a file
-names is never run: the caller has to give the same name.
+names is never run, and no file of weights that only a file names is read: the caller has to give
+the same name.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._files import check_readable
+from .._files import check_readable, first_line
 from .._optional import require
 from .._torch_tensors import from_torch, to_torch
-from ..backbone import Backbone
+from ..backbone import Backbone, check_transform
 from ..codebook_file import load_torch
 from ..errors import ArtifactError, InvalidInputError
 from .small_network import SmallNetwork
@@ -38,6 +39,7 @@ from .small_network import SmallNetwork
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _HEADS = ("fc", "classifier", "heads", "head")
 
+_NO_WEIGHTS = "none"
 SMALL = "mecoq:small"
 """The name of `SmallNetwork`."""
 # Names that earlier versions wrote into files.
@@ -47,7 +49,7 @@ _OLD_NAMES = {
 }
 _BUILT_IN: dict[str, Callable[[], nn.Module]] = {"small": SmallNetwork}
 
-# The names with code of their own that callers gave to `load_backbone` in this process.
+# The names of `needs_consent` that callers gave to `load_backbone` in this process.
 _named_by_caller: set[str] = set()
 
 
@@ -90,20 +92,23 @@ def load_backbone(name: str, *, image_size: int | None = None) -> BackboneModel:
     if not isinstance(name, str):
         raise InvalidInputError(f"backbone must be a name, got {type(name).__name__}.")
     name = _OLD_NAMES.get(name, name)
-    if has_code_of_its_own(name):
+    if needs_consent(name):
         _named_by_caller.add(name)
     module, transform = _make(name, load_weights=True)
     if image_size is not None:
         transform = {**transform, "resize": image_size, "crop": image_size}
+    transform = check_transform(transform, f"the backbone {name!r}")
     width = _feature_width(module, transform["crop"], name)
     digest = _digest(module)
     return BackboneModel(name, module, width, transform, digest, digest, _tensor_digests(module))
 
 
-def has_code_of_its_own(name: str) -> bool:
-    """Whether loading a backbone of this name would run code from outside this package."""
+def needs_consent(name: str) -> bool:
+    """Whether only a caller may name this backbone: it has code or a file of weights of its own."""
     family, _, rest = _OLD_NAMES.get(name, name).partition(":")
-    return bool(rest) and family not in ("mecoq", "torchvision", "timm")
+    if family == "torchvision":
+        return rest.partition(":")[2] not in ("", _NO_WEIGHTS)
+    return bool(rest) and family not in ("mecoq", "timm")
 
 
 def _make(name: str, *, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
@@ -150,7 +155,7 @@ def _torchvision(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, An
         "std": list(preset.std),
     }
     module: nn.Module = models.get_model(model, weights=None)
-    if load_weights and weights != "none":
+    if load_weights and weights != _NO_WEIGHTS:
         if weights:
             _load_state(module, load_torch(check_readable(Path(weights))), rest)
         else:
@@ -166,7 +171,7 @@ def _timm(rest: str, load_weights: bool) -> tuple[nn.Module, dict[str, Any]]:
     model, _, weights = rest.partition(":")
     if model not in timm.list_models():
         raise InvalidInputError(f"unknown timm model {model!r}; timm.list_models() names them all.")
-    pretrained = load_weights and weights != "none"
+    pretrained = load_weights and weights != _NO_WEIGHTS
     module = _download(
         lambda: timm.create_model(model, pretrained=pretrained, num_classes=0), f"timm:{model}"
     )
@@ -191,7 +196,15 @@ def _importable(name: str, module_name: str, attribute: str) -> tuple[nn.Module,
         ) from exc
     except AttributeError as exc:
         raise InvalidInputError(f"backbone {name!r}: {module_name} has no {attribute!r}.") from exc
-    module = make()
+    except (TypeError, ValueError) as exc:  # no name of a module
+        raise InvalidInputError(f"backbone {name!r}: {first_line(exc)}.") from exc
+    try:
+        module = make()
+    except (TypeError, SystemExit) as exc:
+        raise InvalidInputError(
+            f"backbone {name!r} must return an nn.Module when called without arguments, but the "
+            f"call failed: {first_line(exc)}."
+        ) from exc
     if not isinstance(module, nn.Module):
         raise InvalidInputError(
             f"backbone {name!r} must return an nn.Module when called, got {type(module).__name__}."
@@ -201,13 +214,9 @@ def _importable(name: str, module_name: str, attribute: str) -> tuple[nn.Module,
 
 def _own_transform(module: nn.Module) -> dict[str, Any]:
     """Return the transform that a network describes by attributes, or the usual one."""
-    size = int(getattr(module, "image_size", 224))
-    return {
-        "resize": size,
-        "crop": size,
-        "mean": list(getattr(module, "mean", _IMAGENET["mean"])),
-        "std": list(getattr(module, "std", _IMAGENET["std"])),
-    }
+    size = getattr(module, "image_size", 224)
+    described = {key: getattr(module, key, usual) for key, usual in _IMAGENET.items()}
+    return {"resize": size, "crop": size, **described}
 
 
 def _download(get: Callable[[], Any], name: str) -> Any:
@@ -307,17 +316,18 @@ def restore_backbone(record: Backbone, *, backbone: str | None = None) -> Backbo
     Args:
         record: The record in the codebooks.
         backbone: The name of the backbone, which must be given if loading it runs code from
-            outside this package, ``<module>:<attribute>``, unless the caller has loaded it by
-            `load_backbone` before. Checked against the record if given.
+            outside this package, ``<module>:<attribute>``, or reads a file of weights, unless the
+            caller has loaded it by `load_backbone` before. Checked against the record if given.
 
     Raises:
-        InvalidInputError: If a name of code is not given, or another one than the record's.
+        InvalidInputError: If a name of code or of a file is not given, or another one than the
+            record's; or the record's transform is malformed.
         ArtifactError: If the weights that the name stands for today are not those of training.
         MissingDependencyError: If torchvision or timm is needed and not installed.
     """
     name = _OLD_NAMES.get(record.name, record.name)
-    _check_named(name, backbone)
     needs_base = record.state is None or record.base_sha256 is not None
+    _check_named(name, backbone, reads_weights=needs_base)
     module, own_transform = _make(name, load_weights=needs_base)
     base, tensors = None, dict[str, str]()
     if needs_base:
@@ -327,23 +337,27 @@ def restore_backbone(record: Backbone, *, backbone: str | None = None) -> Backbo
         changed = {key: to_torch(value) for key, value in record.state.items()}
         whole = {**module.state_dict(), **changed} if needs_base else changed
         _load_state(module, whole, name)
-    transform = {**own_transform, **record.transform}
+    transform = check_transform({**own_transform, **record.transform}, "the codebooks' backbone")
     digest = _digest(module)
     _check_digest(name, digest, record.weights_sha256)
     width = _feature_width(module, transform["crop"], name)
     return BackboneModel(name, module, width, transform, digest, base, tensors)
 
 
-def _check_named(name: str, given: str | None) -> None:
+def _check_named(name: str, given: str | None, *, reads_weights: bool) -> None:
     if given is not None and _OLD_NAMES.get(given, given) != name:
         raise InvalidInputError(
             f"the codebooks were learned with the backbone {name!r}, not with {given!r}. Give "
             "that name, or none."
         )
-    if given is None and has_code_of_its_own(name) and name not in _named_by_caller:
+    if given is not None or name in _named_by_caller or not needs_consent(name):
+        return
+    is_code = not name.startswith("torchvision:")
+    if is_code or reads_weights:
         raise InvalidInputError(
-            f"the codebooks name the backbone {name!r}, whose code would be run. If you trust it, "
-            f"say so with backbone={name!r} (on the command line: --backbone {name})."
+            f"the codebooks name the backbone {name!r}, whose "
+            f"{'code would be run' if is_code else 'file of weights would be read'}. If you trust "
+            f"it, say so with backbone={name!r} (on the command line: --backbone {name})."
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Ids, Vectors
+from .._plain import without_infinities
 from ..codebooks import Codebooks
 from ..scoring import block_normalize, decode, encode
 
@@ -63,7 +64,8 @@ def measure(
         kept = _neighbors_kept(codebooks, items, queries, decode(codes, codebooks), own_rows)
         report["neighbors_kept"] = round(kept, 4)
     report["warnings"] = _warnings(report, codebooks, len(codes))
-    return report
+    finite: dict[str, Any] = without_infinities(report)  # a codebook file keeps nothing else
+    return finite
 
 
 def _warnings(report: Mapping[str, Any], codebooks: Codebooks, num_codes: int) -> list[str]:
