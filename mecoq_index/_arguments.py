@@ -1,7 +1,8 @@
-"""Names of keyword arguments and settings: unknown ones are refused, with the nearest known one."""
+"""Names of keyword arguments and settings, of which unknown ones are refused; numbers in text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -31,3 +32,13 @@ def check_known(given: Iterable[str], known: Collection[str], *, what: str) -> N
         else:
             advice = f"there are no {what}s here."
         raise InvalidInputError(f"unknown {what} {name!r}; {advice}")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the integer that a text is: digits 0 to 9, at most 18, perhaps after a sign.
+
+    Returns:
+        None for any other text. Python's own tests of digits also accept superscripts, or the
+        digits of other scripts, and ``int`` fails for more than 4,300 digits.
+    """
+    return int(text) if re.fullmatch("[+-]?[0-9]{1,18}", text) else None

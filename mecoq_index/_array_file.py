@@ -188,20 +188,20 @@ def _read_header(stream: IO[bytes]) -> Header:
     if not start.startswith(b"\x93NUMPY"):
         kind = "it is an .npz archive" if start.startswith(b"PK") else "it does not begin like one"
         raise ValueError(kind)
-    version = tuple(start[6:])
+    version = start[6:]
     read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)  # type: ignore[call-overload]
+        b"\1\0": np.lib.format.read_array_header_1_0,
+        b"\2\0": np.lib.format.read_array_header_2_0,
+    }.get(version)
     if read is None:
-        raise ValueError(f"it has version {version} of the format")
-    size = stream.read(2 if version == (1, 0) else 4)
+        raise ValueError(f"it has version {tuple(version)} of the format")
+    size = stream.read(2 if version == b"\1\0" else 4)
     length = int.from_bytes(size, "little")
     if length > _LONGEST_HEAD:
         raise ValueError(f"its head is {length} bytes long")
     shape, is_fortran, dtype = read(BytesIO(size + stream.read(length)))
     shape = tuple(int(axis) for axis in shape)
     # A dtype without bytes, such as texts of length 0, would make any number of items free.
-    if any(axis < 0 for axis in shape) or (prod(shape) and not dtype.itemsize):
+    if any(axis < 0 for axis in shape) or (0 not in shape and not dtype.itemsize):
         raise ValueError(f"it declares the shape {shape} of {dtype}")
     return Header(shape, dtype, is_fortran, 8 + len(size) + length)

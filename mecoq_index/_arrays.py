@@ -20,6 +20,8 @@ Codes = npt.NDArray[np.uint8]  # (n, M)
 Scores = npt.NDArray[np.float32]  # (nq, k), (nq, n) or (n,)
 Ids = npt.NDArray[np.int64]  # (n,) or (nq, k)
 
+_MOST_RESULTS = 1 << 24
+
 
 def as_vectors(x: npt.ArrayLike, width: int | None = None, *, name: str = "x") -> Vectors:
     """Return ``x`` as a finite float32 array of shape (n, width).
@@ -179,7 +181,7 @@ def distinct_ids(ids: npt.ArrayLike, *, name: str = "ids") -> tuple[Ids, npt.NDA
 
 
 def check_k(k: object) -> int:
-    """Return ``k``, the number of results per query, if it is an integer of at least 1.
+    """Return ``k``, the number of results per query, if it is an integer of 1 to 16,777,216.
 
     Raises:
         InvalidInputError: If it is not.
@@ -187,6 +189,10 @@ def check_k(k: object) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise InvalidInputError(
             f"k, the number of results per query, must be an integer of at least 1, got {k!r}."
+        )
+    if k > _MOST_RESULTS:  # missing results take memory too
+        raise InvalidInputError(
+            f"k, the number of results per query, must be at most {_MOST_RESULTS:,}, got {k}."
         )
     return int(k)
 

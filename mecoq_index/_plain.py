@@ -73,9 +73,7 @@ def plain(value: object, name: str) -> Any:
 
 def _plain(value: object, name: str, depth: int) -> Any:
     if depth < 0:
-        raise InvalidInputError(
-            f"{name[:60]}... must be nested at most {_DEEPEST} deep, got more."
-        )
+        raise InvalidInputError(f"{name[:60]}... must be nested at most {_DEEPEST} deep, got more.")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):

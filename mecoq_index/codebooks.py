@@ -201,11 +201,17 @@ class Codebooks(FrozenValue):
             x = features[start : start + _PROJECT_CHUNK]
             if self.normalize:
                 x = unit_rows(x)
-            for i, layer in enumerate(self.projection):
-                if i:
-                    x = np.maximum(x, 0)
-                x = x @ layer.weight.T + layer.bias
+            with np.errstate(over="ignore", invalid="ignore"):  # refused below
+                for i, layer in enumerate(self.projection):
+                    if i:
+                        x = np.maximum(x, 0)
+                    x = x @ layer.weight.T + layer.bias
             out[start : start + len(x)] = x
+        if not (finite := np.isfinite(out).all(axis=1)).all():
+            raise InvalidInputError(
+                "features must be small enough for their embeddings to be finite, but those of row "
+                f"{int(finite.argmin())} are not. Scale them as for training."
+            )
         return out
 
     def embed(self, x: npt.ArrayLike, given: VectorKind | None = None) -> Vectors:

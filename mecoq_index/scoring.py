@@ -102,9 +102,12 @@ def encode(z: npt.ArrayLike, codebooks: Codebooks) -> Codes:
 
 
 def _moderate(z: Vectors) -> Vectors:
-    """Return rows whose products with unit vectors stay finite, and which have the same codes."""
-    peak = float(np.abs(z).max(initial=0))
-    return z if peak < _LARGEST else z * np.float32(_LARGEST / peak)
+    """Return rows that have the same codes, and finite inner products with unit vectors."""
+    large = np.abs(z).max(axis=1) > _LARGEST
+    if large.any():
+        z = z.copy()
+        z[large] *= np.float32(2.0**-40)  # a power of 2 rounds nothing
+    return z
 
 
 def decode(codes: Codes, codebooks: Codebooks) -> Vectors:

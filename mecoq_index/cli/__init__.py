@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..errors import MecoqError
-from ._output import shown_warnings
+from ._output import shown_warnings, visible_errors
 from .add import add
 from .bench import bench
 from .build import build
@@ -27,7 +29,17 @@ class _Group(click.Group):
     A command that knows how to go on after Ctrl-C raises an error of ours that says so.
     """
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Read the command line up to the name of the command."""
+        with visible_errors():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        with visible_errors():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> object:
         try:
             with shown_warnings():
                 return super().invoke(ctx)

@@ -46,7 +46,9 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an ex
 resume_option = click.option(
     "--resume", is_flag=True, help="Go on where an interrupted run of this command stopped."
 )
-seed_option = click.option("--seed", type=click.IntRange(min=0), help="Seed of everything random.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**31 - 2), help="Seed of everything random."
+)
 codebooks_option = click.option(
     "--codebooks", type=EXISTING, required=True, help="The codebook file, .pt or .safetensors."
 )
@@ -147,10 +149,10 @@ _network_options = (
     click.option(
         "--backbone",
         help="For images: torchvision:NAME[:WEIGHTS], timm:NAME, or MODULE:ATTRIBUTE. Needed to "
-        "search with codebooks whose file names a MODULE:ATTRIBUTE.",
+        "search with codebooks whose file names a MODULE:ATTRIBUTE or a file of WEIGHTS.",
     ),
     click.option("--device", help="cpu, cuda, ... [default: CUDA where there is one]"),
-    click.option("--workers", type=click.IntRange(min=0), help="Processes that load images."),
+    click.option("--workers", type=click.IntRange(0, 256), help="Processes that load images."),
 )
 image_options = bundled(
     "images",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
+import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +19,29 @@ from .._progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+# Controls of a terminal, which names of files may hold: C0 and C1, line and paragraph separators,
+# marks that change the direction of text or cannot be seen, and bytes that are no UTF-8. Joiners
+# stay, since some scripts cannot be written without them.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+
+
+def visible(text: str) -> str:
+    r"""Return a text as one line in which control characters can be seen: ``\n``, ``\x1b``."""
+    return _CONTROLS.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return repr(found[0])[1:-1]
+    return found[0].encode("ascii", "backslashreplace").decode()
 
 
 def counted(items: int) -> str:
@@ -37,33 +64,44 @@ class Output:
     def say(self, text: str) -> None:
         """Print a line for people, on standard error."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(visible(text), err=True)
 
-    def done(self, text: str, result: Mapping[str, Any], *, next_command: str = "") -> None:
+    def print_line(self, text: str) -> None:
+        """Print a line of a result for people, on standard output."""
+        click.echo(visible(text))
+
+    def done(
+        self, text: str, result: Mapping[str, Any], *, next_command: Sequence[object] = ()
+    ) -> None:
         """Tell what a command made, and which command to try next.
 
         Args:
             text: One line for people.
             result: The same as plain values, for ``--json``.
-            next_command: A command line that goes on from here.
+            next_command: A command line that goes on from here, word by word.
         """
         if self.as_json:
             self.print_json(result)
         self.say(text)
         if next_command:
-            self.say(f"now try: {next_command}")
+            self.say(f"now try: {shlex.join(map(str, next_command))}")
 
     def print_json(self, value: Any) -> None:
-        """Print one JSON object on standard output."""
-        click.echo(json.dumps(value, ensure_ascii=False))
+        r"""Print one JSON object on standard output, with null for numbers that JSON lacks.
+
+        Texts come back exactly, bytes of file names that are no UTF-8 as Python's surrogates.
+        """
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+        # A surrogate that is escaped for Python is escaped for JSON.
+        click.echo(text.encode("utf-8", "backslashreplace").decode())
 
     def print_table(self, table: Table) -> None:
         """Print a table on standard output, in full width where nobody is watching."""
         from rich.console import Console
 
-        console = Console()
+        console = Console(markup=False)
         if not console.is_terminal:
-            console = Console(width=180)
+            console = Console(width=180, markup=False)
         console.print(table)
 
     @contextmanager
@@ -89,20 +127,47 @@ class _ToStandardError(logging.Handler):
     """Prints where standard error leads at that time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        click.echo(visible(self.format(record)), err=True)
 
 
 @contextmanager
 def shown_warnings() -> Iterator[None]:
-    """Print warnings of the library on standard error, a line each, while the block runs."""
+    """Print warnings on standard error, a line each, while the block runs.
+
+    Those of the library, and those of Python that other libraries raise, for instance of an image.
+    """
     logger = logging.getLogger("mecoq_index")
     handler = _ToStandardError(logging.WARNING)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
     logger.addHandler(handler)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
     finally:
         logger.removeHandler(handler)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(visible(f"warning: {message}"), err=True)
+
+
+@contextmanager
+def visible_errors() -> Iterator[None]:
+    """Show control characters in the errors that the block raises for people."""
+    try:
+        yield
+    except click.ClickException as exc:
+        vars(exc)["message"] = visible(exc.message)
+        raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def after_interrupt(advice: Callable[[], str]) -> None:

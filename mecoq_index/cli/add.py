@@ -51,5 +51,5 @@ def add(
     output.done(
         f"added {counted(len(added))}: {index} holds {len(opened):,} now",
         {"added": len(added), **opened.describe()},
-        next_command=f"mecoq-index search {index} QUERY",
+        next_command=("mecoq-index", "search", index, "QUERY"),
     )

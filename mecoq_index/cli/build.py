@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._arguments import whole_number
 from ..engines.registry import DEFAULT_ENGINE
 from ._engine_options import check_engine_options, engine_options
 from ._options import (
@@ -32,10 +33,11 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> object:
-        number, slash, count = str(value).partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal()):
+        part, _, whole = str(value).partition("/")
+        number, count = whole_number(part), whole_number(whole)
+        if number is None or count is None:
             self.fail(f"{value!r} is no part of a whole; write 1/4, 2/4, ...", param, ctx)
-        return int(number), int(count)
+        return number, count
 
 
 @click.command()
@@ -116,5 +118,5 @@ def build(
     output.done(
         f"wrote {place}: {index.summary()}",
         described,
-        next_command=f"mecoq-index search {place} QUERY",
+        next_command=("mecoq-index", "search", place, "QUERY"),
     )

@@ -24,9 +24,9 @@ from ._output import Output, after_interrupt
 @positional("source", old="--input")
 @click.option("--out", type=PATH, required=True, help=".npy of embeddings, or .npz of features.")
 @click.option("--codebooks", type=EXISTING, help="Write embeddings by these codebooks.")
-@click.option("--views", type=click.IntRange(min=0), help="Random views of each image.")
+@click.option("--views", type=click.IntRange(0, 100), help="Random views of each image.")
 @click.option("--protocol", help="Divide the images as this protocol says; see below.")
-@click.option("--image-size", type=click.IntRange(min=8), help="Side of the images in pixels.")
+@click.option("--image-size", type=click.IntRange(8, 4096), help="Side of the images in pixels.")
 @click.option("--no-flip", is_flag=True, help="Never mirror a view (digits, text).")
 @seed_option
 @image_options
@@ -92,9 +92,9 @@ def embed(
     output.report_skipped(written.skipped)
     shapes = {name: list(shape) for name, shape in written.shapes.items()}
     listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-    follow = f"mecoq-index train {out} --bits 64 --out c.pt" if codebooks is None else ""
+    follow = ("mecoq-index", "train", out, "--bits", 64, "--out", "c.pt")
     output.done(
         f"wrote {' and '.join(map(str, written.files))}: {listed}",
         {"files": [str(file) for file in written.files], "shapes": shapes},
-        next_command=follow,
+        next_command=follow if codebooks is None else (),
     )

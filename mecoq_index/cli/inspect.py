@@ -40,7 +40,7 @@ def inspect(path: str, options: dict[str, Any], output: Output) -> None:
     if output.as_json:
         output.print_json(facts)
     else:
-        _print(facts)
+        _print(facts, output)
 
 
 def _of_index(index: Index) -> dict[str, Any]:
@@ -81,10 +81,10 @@ def _of_codebooks(codebooks: Codebooks) -> dict[str, Any]:
     return facts | {"report": dict(codebooks.report), "provenance": dict(codebooks.provenance)}
 
 
-def _print(facts: dict[str, Any], indent: str = "") -> None:
+def _print(facts: dict[str, Any], output: Output, indent: str = "") -> None:
     for name, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{name}:")
-            _print(value, indent + "  ")
+            output.print_line(f"{indent}{name}:")
+            _print(value, output, indent + "  ")
         else:
-            click.echo(f"{indent}{name}: {value}")
+            output.print_line(f"{indent}{name}: {value}")

@@ -32,5 +32,5 @@ def merge(parts: tuple[Path, ...], out: Path, overwrite: bool, output: Output) -
     output.done(
         f"wrote {out}: {merged.summary()}",
         merged.describe(),
-        next_command=f"mecoq-index search {out} QUERY",
+        next_command=("mecoq-index", "search", out, "QUERY"),
     )

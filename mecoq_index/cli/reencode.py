@@ -73,5 +73,5 @@ def reencode(
     output.done(
         f"wrote {out}: {len(made)} items, encoded by {codebooks}",
         dict(made.describe()),
-        next_command=f"mecoq-index search {out} QUERY",
+        next_command=("mecoq-index", "search", out, "QUERY"),
     )

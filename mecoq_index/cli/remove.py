@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .._arguments import whole_number
 from ..errors import InvalidInputError
 from ._engine_options import engine_options
 from ._index import INDEX, open_index
@@ -50,8 +51,10 @@ def remove(
 
 
 def _number(item: str) -> int:
-    if not (item.isascii() and item.isdigit()):
+    id = whole_number(item)
+    if id is None or id < 0:
         raise InvalidInputError(
-            f"items without names are removed by their ids, which are integers, got {item!r}."
+            "items without names are removed by their ids, which are integers of at most 18 "
+            f"digits, got {item!r}. Give larger ones in a file with --ids."
         )
-    return int(item)
+    return id

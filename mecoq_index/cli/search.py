@@ -59,11 +59,11 @@ def search(
         if output.as_json:
             output.print_json({"query": hits.query, "hits": [_plain(hit) for hit in hits]})
             continue
-        click.echo(f"query {hits.query}")
+        output.print_line(f"query {hits.query}")
         for rank, hit in enumerate(hits, start=1):
             fields = "".join(f"  {name}={value}" for name, value in hit.fields.items())
             called_hit = hit.id if hit.name is None else hit.name
-            click.echo(f"{rank:5d}  {hit.score:9.4f}  {called_hit}{fields}")
+            output.print_line(f"{rank:5d}  {hit.score:9.4f}  {called_hit}{fields}")
 
 
 def _plain(hit: Hit) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from .._json import parse_json
 from ._options import (
     EXISTING,
     PATH,
@@ -84,7 +84,7 @@ _NO_SETTINGS = frozenset(
 )
 @seed_option
 @image_options
-@click.option("--image-size", type=click.IntRange(min=8), help="Side of the images in pixels.")
+@click.option("--image-size", type=click.IntRange(8, 4096), help="Side of the images in pixels.")
 @click.option("--protocol", help="For images: train on this protocol's training images.")
 @click.option("--no-flip", is_flag=True, help="For images: never mirror (digits, text).")
 @resume_option
@@ -165,12 +165,15 @@ def train(
         )
     report = dict(books.report)
     report.pop("warnings", None)  # told already
-    output.say("".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in report.items())[:-1])
+    for key, value in report.items():
+        output.say(f"{key.replace('_', ' ')}: {value}")
     output.done(
         f"wrote {out}: M={books.M}, K={books.K}, {books.bits:g} bits a code",
         {"out": str(out), "M": books.M, "K": books.K, "bits": books.bits, **books.report},
-        next_command=f"mecoq-index build {source} --codebooks {out} --out {source.stem}.mecoq"
-        + (f" --vector-column {column}" if (column := given.get("vector_column")) else ""),
+        next_command=(
+            *("mecoq-index", "build", source, "--codebooks", out, "--out", f"{source.stem}.mecoq"),
+            *(("--vector-column", column) if (column := given.get("vector_column")) else ()),
+        ),
     )
 
 
@@ -179,6 +182,6 @@ def _setting(change: str) -> tuple[str, Any]:
     if not equals:
         raise click.UsageError(f"--set takes NAME=VALUE, got {change!r}.")
     try:
-        return name, json.loads(text)
-    except json.JSONDecodeError:
+        return name, parse_json(text)
+    except ValueError:  # a word, or a number that no setting can have
         return name, text

@@ -61,7 +61,8 @@ def tune(
         )
         return
     for value, reached in tuned.curve:
-        click.echo(f"{tuned.setting} {value:6d}  recall@{k} {reached:.4f}")
-    click.echo(f"{tuned.setting} {tuned.value} reaches {tuned.recall:.4f}" + " (saved)" * save)
+        output.print_line(f"{tuned.setting} {value:6d}  recall@{k} {reached:.4f}")
+    saved = " (saved)" * save
+    output.print_line(f"{tuned.setting} {tuned.value} reaches {tuned.recall:.4f}{saved}")
     if not save:
         output.say("add --save to make it the index's own")

@@ -119,9 +119,7 @@ class FeatureFile:
         fitting = [
             name
             for name, head in self.headers.items()
-            if len(head.shape) == 2
-            and head.dtype.kind in "fiu"
-            and not name.endswith("labels")
+            if len(head.shape) == 2 and head.dtype.kind in "fiu" and not name.endswith("labels")
         ]
         if len(fitting) > 1:
             raise InvalidInputError(

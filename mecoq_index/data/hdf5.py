@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._array_file import check_unpacked
 from .._files import first_line
 from .._optional import require
 from ..errors import ArtifactError, InvalidInputError, MecoqError
@@ -105,4 +107,7 @@ def _find(file: Any, name: str, path: Path) -> Any:
             f"{name!r} in {path} must have shape (n, width), got {data.shape or 'a single value'}."
         )
     block_dtype(data.dtype, f"{name!r} in {path}")
+    # Rows that were never written take no room in the file, and a chunk is unpacked as a whole.
+    check_unpacked(path, data.size * data.dtype.itemsize, repr(name))
+    check_unpacked(path, prod(data.chunks or ()) * data.dtype.itemsize, f"a chunk of {name!r}")
     return data

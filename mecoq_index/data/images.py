@@ -26,6 +26,7 @@ from .image_files import SUFFIXES, check_size, open_limited, pil
 
 _log = logging.getLogger("mecoq_index")
 
+
 class Images(Protocol):
     """A sequence of images."""
 

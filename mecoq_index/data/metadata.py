@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import whole_number
 from .._arrays import Ids
-from .._files import check_readable
+from .._files import atomic_file, check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .vectors import TABLE_SUFFIXES, check_column, map_npy
 
@@ -166,7 +167,8 @@ def load_ids(path: str | Path, *, column: str | None = None) -> Ids | list[str]:
         path: ``.npy`` of integers (n,); ``.txt`` of UTF-8, a name a line; or a table with a column
             of integers or strings. Lines end with ``\n`` or ``\r\n``. A ``.txt`` always gives
             strings, even if all of them look like numbers: "007" is not 7. An empty line is an
-            empty string, so that line i stays with row i.
+            empty string, so that line i stays with row i. In a ``.names.txt``, as ``mecoq-index
+            embed`` writes it, names of files keep bytes that are no UTF-8.
         column: The column of a table; needed only if several could be meant.
 
     Returns:
@@ -180,7 +182,7 @@ def load_ids(path: str | Path, *, column: str | None = None) -> Ids | list[str]:
     path = check_readable(Path(path))
     check_column(path, column)
     if path.suffix == ".txt":
-        return _read_lines(path)
+        return _read_lines(path, "surrogateescape" if is_names_file(path) else "strict")
     if path.suffix in TABLE_SUFFIXES:
         from .tables import open_table, read_ids
 
@@ -216,8 +218,8 @@ def load_labels(path: str | Path, *, column: str | None = None) -> Labels:
     try:
         if path.suffix == ".txt":
             lines = _read_lines(path)
-            are_numbers = all(line.strip().lstrip("+-").isdecimal() for line in lines)
-            return as_labels([int(line) for line in lines] if are_numbers else lines)
+            numbers = [whole_number(line.strip()) for line in lines]
+            return as_labels(lines if None in numbers else numbers)
         if path.suffix in TABLE_SUFFIXES:
             from .tables import open_table, read_labels
 
@@ -238,9 +240,45 @@ def _unknown_kind(path: Path, what: str) -> ArtifactError:
     )
 
 
-def _read_lines(path: Path) -> list[str]:
+def write_names(path: Path, names: Sequence[str]) -> None:
+    """Write names to a text file, one a line, as `load_ids` reads them back exactly.
+
+    Args:
+        path: A file whose name ends in ``.names.txt``.
+        names: The names; `check_names` has accepted them.
+    """
+    text = "".join(f"{name}\n" for name in names)
+    with atomic_file(path) as partial:
+        # A mark at the start would be taken for that of UTF-8, unless it comes after that one.
+        mark = "\ufeff" if text.startswith("\ufeff") else ""
+        partial.write_bytes((mark + text).encode("utf-8", "surrogateescape"))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that cannot be one a line of text.
+
+    Raises:
+        InvalidInputError: If one holds a line break, or a character that UTF-8 lacks.
+    """
+    for name in names:
+        if "\n" in name or "\r" in name:
+            raise InvalidInputError(
+                f"names must be one a line, but {name!r} holds a line break. Rename it."
+            )
+        try:
+            name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as exc:
+            raise InvalidInputError(f"names must be text, but {name!r} is not. Rename it.") from exc
+
+
+def is_names_file(path: Path) -> bool:
+    """Whether a file is one that `write_names` writes, where names of files keep their bytes."""
+    return path.name.endswith(".names.txt")
+
+
+def _read_lines(path: Path, errors: str = "strict") -> list[str]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig", errors)
     except UnicodeDecodeError as exc:
         line = exc.object[: exc.start].count(b"\n") + 1
         raise ArtifactError(f"{path} must be UTF-8 text, but line {line} is not.") from exc

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .._array_file import check_unpacked
 from .._optional import require
 from ..errors import ArtifactError
 from .table import Table, pyarrow
@@ -39,6 +40,21 @@ class ParquetTable(Table):
         self._starts = np.cumsum([0, *(self._metadata.row_group(i).num_rows for i in groups)])
         super().__init__(str(path), schema, int(self._starts[-1]), path)
         self._file = path
+        if self.n < 0 or (np.diff(self._starts) < 0).any():
+            raise ArtifactError(f"{path} is damaged: it declares a negative number of rows.")
+        check_unpacked(path, self.n, "its rows")  # a byte each at least, as codes
+
+    def _check_column(self, column: str) -> None:
+        """Refuse a column that unpacks to much more than the file can hold."""
+        size = values = 0
+        for group in range(self._metadata.num_row_groups):
+            groups = self._metadata.row_group(group)
+            for part in map(groups.column, range(groups.num_columns)):
+                if part.path_in_schema.partition(".")[0] == column:
+                    size += part.total_uncompressed_size
+                    values += part.num_values
+        check_unpacked(self._file, size, f"column {column!r}")
+        check_unpacked(self._file, values, f"column {column!r}")
 
     def part(self, row: int) -> int:
         """Return the number of the row group that holds a row."""
@@ -50,6 +66,7 @@ class ParquetTable(Table):
         Raises:
             ArtifactError: If the file is damaged.
         """
+        self._check_column(column)
         group = self.part(row)
         first = int(self._starts[group])
         with _open(self._file, self._metadata) as file:

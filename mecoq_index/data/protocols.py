@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arguments import whole_number
 from .._files import first_line
 from ..errors import ArtifactError, InvalidInputError
 from .images import ImageArray, ImageFiles, Images, find_images
@@ -181,7 +182,8 @@ def _read_binary_batch(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _flickr25k(root: Path, rng: np.random.Generator) -> RetrievalSplit:
-    paths = {int(p.stem[2:]): p for p in find_images(root) if p.stem[2:].isdigit()}
+    found = {p: whole_number(p.stem[2:]) for p in find_images(root)}
+    paths = {number: p for p, number in found.items() if number is not None}
     annotations = sorted(
         p
         for p in root.rglob("annotations*/*.txt")
@@ -194,10 +196,13 @@ def _flickr25k(root: Path, rng: np.random.Generator) -> RetrievalSplit:
     labels = np.zeros((len(numbers), len(annotations)), np.int64)
     for tag, file in enumerate(annotations):
         for word in file.read_text(encoding="utf-8", errors="replace").split():
-            if not word.isdecimal():
-                raise ArtifactError(f"{file} must list numbers of images, but it holds {word!r}.")
-            if int(word) in column:
-                labels[column[int(word)], tag] = 1
+            number = whole_number(word)
+            if number is None:
+                raise ArtifactError(
+                    f"{file} must list numbers of images, but it holds {word[:40]!r}."
+                )
+            if number in column:
+                labels[column[number], tag] = 1
     if len(numbers) <= 7000:
         raise InvalidInputError(
             "Flickr25K is divided into 2,000 queries and a database with 5,000 training images, "
@@ -233,8 +238,9 @@ def _read_list(path: Path) -> list[tuple[str, npt.NDArray[np.int64]]]:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; it lists a path and a 0/1 label vector a line.")
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        name, *vector = line.split()
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), start=1):
+        name, *vector = line.split() or [""]
         if not vector or set(vector) - {"0", "1"}:
             raise ArtifactError(f"{path}, line {number}: must be a path and a 0/1 label vector.")
         entries.append((name, np.array(vector, np.int64)))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._array_file import check_unpacked
 from .._arrays import Ids
 from ..errors import ArtifactError, InvalidInputError
 from .reader import Block, RowReader
@@ -180,6 +181,9 @@ class TableRows(RowReader):
     def __init__(self, table: Table, column: str | None) -> None:
         self._column = ListColumn(table, column)
         width, stored = self._column.width, self._column.dtype
+        if table.path is not None:
+            size = table.n * width * stored.itemsize
+            check_unpacked(table.path, size, f"column {self._column.name!r}")
         super().__init__(table.n, width, stored, path=table.path, name=table.name)
         self._stored = stored
         self._batch_rows = max(1, _BATCH_BYTES // (width * stored.itemsize))

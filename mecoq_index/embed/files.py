@@ -16,11 +16,15 @@ from .._workspace import work_beside
 from ..codebooks import Codebooks
 from ..data.feature_file import save_features
 from ..data.images import Images
+from ..data.metadata import check_names, write_names
 from ..data.protocols import RetrievalSplit, load_protocol
 from ..data.source import ImageItems, Source, open_source
 from ..data.views import Augmentation
 from ..errors import InvalidInputError
 from .embedder import Embedder
+
+MOST_VIEWS = 100
+"""The most views of an image that features are computed of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,27 +71,17 @@ def write_embeddings(
     names_file = out.with_suffix(".names.txt")
     for file in (out, names_file):
         check_output(file, overwrite=overwrite)
+    items = open_source(source)
+    check_names(items.names or ())  # before the work
     with work_beside(out, resume=resume) as store:
-        found = Embedder(codebooks, **options).embed(
-            open_source(source), store=store, on_progress=on_progress
-        )
+        found = Embedder(codebooks, **options).embed(items, store=store, on_progress=on_progress)
         files = [out]
         if found.names is not None:
-            _write_names(names_file, found.names)
+            write_names(names_file, found.names)
             files.append(names_file)
         with atomic_file(out) as partial, partial.open("wb") as stream:
             np.save(stream, found.z)
     return Written(files, {"embeddings": found.z.shape}, found.skipped)
-
-
-def _write_names(path: Path, names: Sequence[str]) -> None:
-    if broken := [name for name in names if "\n" in name or "\r" in name]:
-        raise InvalidInputError(
-            f"names must be one a line, but {broken[0]!r} holds a line break. Rename it."
-        )
-    with atomic_file(path) as partial:
-        text = "".join(f"{name}\n" for name in names)
-        partial.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def write_features(
@@ -115,7 +109,7 @@ def write_features(
         source: A folder of images, or anything that `open_source` takes for images.
         backbone: Name of the network.
         out: The ``.npz`` file.
-        views: V, random views an image.
+        views: V, random views an image, at most 100.
         protocol: Divide the images as this protocol says: the file holds ``database`` and
             ``queries`` with labels, and features and views of the training images.
         image_size: Side of the images in pixels; the network's own if None.
@@ -137,6 +131,8 @@ def write_features(
     if out.suffix != ".npz":
         raise InvalidInputError(f"a file of features must end in .npz, got {out.name!r}.")
     check_output(out, overwrite=overwrite)
+    if not 0 <= views <= MOST_VIEWS:
+        raise InvalidInputError(f"views must be 0 to {MOST_VIEWS}, got {views}.")
     items = open_source(source)
     if not isinstance(items, ImageItems):
         raise InvalidInputError("features are made of images, but the source holds vectors.")

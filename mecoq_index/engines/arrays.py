@@ -91,8 +91,7 @@ class CodeArray:
             ArtifactError: If the file is damaged, or belongs to other codebooks.
         """
         with open_archive(Path(path), what="file of codes") as archive:
-            codes, ids, fingerprint = (archive[name] for name in ("codes", "ids", "fingerprint"))
-            fingerprint = str(fingerprint)
+            codes, ids, fingerprint = archive["codes"], archive["ids"], str(archive["fingerprint"])
         if fingerprint != codebooks.fingerprint:
             raise ArtifactError(
                 f"{path} was built with other codebooks ({fingerprint[:12]}) than the ones given "

@@ -40,6 +40,7 @@ from .._files import (
     sha256_file,
     sync,
 )
+from .._json import parse_json
 from .._optional import installed_version
 from ..codebooks import Codebooks
 from ..engines.registry import BUILTIN_FILES
@@ -358,6 +359,6 @@ def _read_names(path: Path, name: str | None) -> Names:
     if name != OLD_NAMES:
         return Names.load(path / name)
     try:
-        return Names.from_strings(json.loads((path / name).read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as exc:  # InvalidInputError is a ValueError
+        return Names.from_strings(parse_json((path / name).read_bytes()))
+    except (ValueError, TypeError) as exc:  # InvalidInputError is a ValueError
         raise ArtifactError(f"{path / name} is damaged: {first_line(exc)}") from exc

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._files import first_line
+from .._files import check_readable, first_line
+from .._json import parse_json
 from ..errors import ArtifactError
 from .stored_codebooks import OLD_CODEBOOKS
 
 FORMAT = "mecoq-index bundle"
 FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
+_LARGEST = 16 << 20  # with every option of every engine it has some kilobytes
 OLD_NAMES = "names.json"
 """Names in version 1: a list, for the ids 0..n-1."""
 
@@ -36,9 +38,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
         raise ArtifactError(f"{path} is no bundle: it has no {MANIFEST}.")
+    if (size := check_readable(file).stat().st_size) > _LARGEST:
+        raise ArtifactError(f"{file} must be at most {_LARGEST:,} bytes long, got {size:,}.")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as exc:
+        manifest = parse_json(file.read_bytes())
+    except ValueError as exc:
         raise ArtifactError(f"{file} is damaged: {first_line(exc)}") from exc
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no bundle of mecoq-index.")
@@ -73,5 +77,6 @@ def _is_complete(manifest: Mapping[str, Any]) -> bool:
         and all(isinstance(recorded, dict) for recorded in files.values())
         and all({"bytes", "sha256"} <= recorded.keys() for recorded in files.values())
         and isinstance(manifest.get("description"), dict)
-        and type(manifest.get("generation")) is int
+        and type(generation := manifest.get("generation")) is int
+        and 0 <= generation < 2**62
     )

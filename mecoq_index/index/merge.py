@@ -13,7 +13,7 @@ from .._arrays import Ids
 from .._progress import Progress, silent
 from ..engines.base import Engine
 from ..engines.registry import get_engine
-from ..errors import InvalidInputError
+from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle
 from .columns import ItemColumns
 from .names import Names
@@ -79,9 +79,12 @@ def _in_order(parts: list[Path]) -> list[Path]:
     if not all(shards):
         odd = parts[[bool(shard) for shard in shards].index(False)]
         raise InvalidInputError(f"{odd} is no shard, but others are. Merge the shards first.")
+    for part, shard in zip(parts, shards, strict=True):
+        if not (isinstance(shard, list) and len(shard) == 2 and all(type(n) is int for n in shard)):
+            raise ArtifactError(f"{part} is damaged: its manifest does not say which shard it is.")
     numbers, counts = zip(*shards, strict=True)
-    missing = sorted(set(range(1, counts[0] + 1)) - set(numbers))
-    if len(set(counts)) > 1 or len(set(numbers)) < len(numbers) or missing:
+    # Not by a range up to the count, which a manifest may put at billions.
+    if set(counts) != {len(parts)} or sorted(numbers) != [*range(1, len(parts) + 1)]:
         raise InvalidInputError(
             f"the shards must be 1 to {counts[0]} of one build, each once, got "
             f"{', '.join(f'{number}/{count}' for number, count in shards)}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._arguments import check_known
-from .._files import check_readable
+from .._files import check_readable, first_line
+from .._json import parse_json
 from ..errors import ArtifactError, InvalidInputError
 from .objective.settings import (
     KINDS,
@@ -102,7 +102,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_values(
-            self, lowest=_LOWEST, positive=_POSITIVE, below_one=("view_dropout", "momentum")
+            self,
+            lowest=_LOWEST,
+            highest=_HIGHEST,
+            positive=_POSITIVE,
+            below_one=("view_dropout", "momentum"),
         )
         if self.num_codewords > 256:
             raise InvalidInputError(
@@ -112,8 +116,6 @@ class TrainConfig:
             raise InvalidInputError(
                 f"warmup_epochs must be at most epochs={self.epochs}, got {self.warmup_epochs}."
             )
-        if self.seed > _HIGHEST_SEED:
-            raise InvalidInputError(f"seed must be at most {_HIGHEST_SEED}, got {self.seed}.")
         if self.warmup_lr > self.lr:
             raise InvalidInputError(
                 f"warmup_lr must be at most lr={self.lr}, got {self.warmup_lr}."
@@ -178,9 +180,9 @@ class TrainConfig:
         """
         path = check_readable(Path(path))
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, ValueError, RecursionError) as exc:
-            raise ArtifactError(f"{path} is no JSON file: {exc}") from exc
+            values = parse_json(path.read_bytes())
+        except ValueError as exc:
+            raise ArtifactError(f"{path} is no JSON file: {first_line(exc)}.") from exc
         if not isinstance(values, dict):
             raise ArtifactError(f"{path} must hold one JSON object of settings.")
         return cls.from_dict(values, source=str(path))
@@ -262,5 +264,18 @@ _LOWEST: dict[str, float] = {
     "max_grad_norm": 0,
     "trainable_layers": -1,
     "seed": 0,
+}
+# Far beyond any use; a slip of the keyboard, or somebody else's file, should not fill the memory.
+_HIGHEST: dict[str, float] = {
+    "num_codebooks": 1 << 16,
+    "dim": 1 << 16,
+    "hidden_dim": 1 << 16,
+    "held_out": 1 << 31,
+    "patience": 1_000_000,
+    "epochs": 1_000_000,
+    "batch_size": 1 << 20,
+    "warmup_epochs": 1_000_000,
+    "trainable_layers": 1_000_000,
+    "seed": _HIGHEST_SEED,
 }
 _POSITIVE = ("alpha", "lr", "warmup_lr")

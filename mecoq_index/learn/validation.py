@@ -16,6 +16,7 @@ def check_values(
     settings: Any,
     *,
     lowest: Mapping[str, float] | None = None,
+    highest: Mapping[str, float] | None = None,
     positive: Sequence[str] = (),
     below_one: Sequence[str] = (),
     shares: Sequence[str] = (),
@@ -27,6 +28,7 @@ def check_values(
     Args:
         settings: A frozen dataclass whose fields are numbers or literals.
         lowest: The lowest value of some fields.
+        highest: The highest value of some fields.
         positive: Fields that must be above 0.
         below_one: Fields that must lie in [0, 1).
         shares: Fields that must lie in [0, 1].
@@ -45,6 +47,11 @@ def check_values(
         if getattr(settings, name) < least:
             raise InvalidInputError(
                 f"{name} must be at least {least}, got {getattr(settings, name)}."
+            )
+    for name, most in (highest or {}).items():
+        if getattr(settings, name) > most:
+            raise InvalidInputError(
+                f"{name} must be at most {most}, got {getattr(settings, name)}."
             )
     for name in positive:
         if getattr(settings, name) <= 0:

@@ -83,6 +83,11 @@ class ContrastSettings:
                 "memory_start_epoch": 0,
                 "neighbors": 0,
             },
+            highest={
+                "memory_size": 1 << 20,
+                "memory_start_epoch": 1_000_000,
+                "neighbors": 10_000,
+            },
             below_one=("positive_prior",),
             shares=("neighbor_share",),
         )
