@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._array_file import check_unpacked
 from .._files import UNREADABLE, first_line
 from .._optional import require
 from ..errors import ArtifactError
@@ -52,6 +53,7 @@ class ArrowTable(Table):
             counts = [batch.num_rows for batch in self._each(reader, 0)]
         self._starts = np.cumsum([0, *counts])
         super().__init__(str(path), schema, int(self._starts[-1]), path)
+        check_unpacked(path, self.n, "its rows")  # a byte each at least, as codes
 
     def part(self, row: int) -> int:
         """Return the number of the record batch that holds a row."""

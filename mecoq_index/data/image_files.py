@@ -99,9 +99,8 @@ def _draft(image: Any) -> None:
     width, height = image.size
     if image.format not in ("JPEG", "MPO") or image.info.get("progressive"):
         return
-    for scale in (2, 4, 8):
-        if image.size[0] * image.size[1] <= _MOST_PIXELS:
-            return
+    scale = next((s for s in (1, 2, 4) if width * height <= _MOST_PIXELS * s * s), 8)
+    if scale > 1:
         image.draft(None, (width // scale, height // scale))
 
 

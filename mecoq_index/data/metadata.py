@@ -148,8 +148,9 @@ def as_labels(labels: object) -> Labels:
         array = array.astype(np.str_)
     if array.ndim == 1 and array.dtype.kind in "UT":
         return np.unique(array, return_inverse=True)[1].astype(np.int64)
-    if array.dtype.kind == "f" and (array == np.round(array)).all():
-        array = array.astype(np.int64)
+    if array.dtype.kind == "f" and (np.abs(array) < 2**63).all():  # NaN is not
+        whole = array.astype(np.int64)
+        array = whole if (whole == array).all() else array
     if array.ndim not in (1, 2) or array.dtype.kind not in "iub":
         raise InvalidInputError(
             "labels must be classes (n,), integers or strings, or (n, L) of 0 and 1, got "

@@ -22,6 +22,7 @@ from .table import Table, pyarrow
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
 # value of it.
 _BUFFER_BYTES = 1 << 20
+_TEXT_BYTES = 64 << 20
 
 
 class ParquetTable(Table):
@@ -40,6 +41,7 @@ class ParquetTable(Table):
         self._starts = np.cumsum([0, *(self._metadata.row_group(i).num_rows for i in groups)])
         super().__init__(str(path), schema, int(self._starts[-1]), path)
         self._file = path
+        self._row_limits: dict[str, int] = {}
         if self.n < 0 or (np.diff(self._starts) < 0).any():
             raise ArtifactError(f"{path} is damaged: it declares a negative number of rows.")
         check_unpacked(path, self.n, "its rows")  # a byte each at least, as codes
@@ -50,11 +52,30 @@ class ParquetTable(Table):
         for group in range(self._metadata.num_row_groups):
             groups = self._metadata.row_group(group)
             for part in map(groups.column, range(groups.num_columns)):
-                if part.path_in_schema.partition(".")[0] == column:
+                if f"{part.path_in_schema}.".startswith(f"{column}."):
                     size += part.total_uncompressed_size
                     values += part.num_values
         check_unpacked(self._file, size, f"column {column!r}")
         check_unpacked(self._file, values, f"column {column!r}")
+
+    def _rows_at_a_time(self, column: str, most: int) -> int:
+        """Return the number of rows of a column to decode at a time.
+
+        A group may hold one long text and a short number in each row that stands for it.
+        """
+        kind = self.schema.field(column).type
+        types, longest = pyarrow().types, 1
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            return most
+        compute = require("pyarrow.compute", extra="parquet", purpose="reading a .parquet file")
+        with _open(self._file, self._metadata, dictionary=column) as file:
+            for group in range(len(self._starts) - 1):
+                for batch in file.iter_batches(1, row_groups=[group], columns=[column]):
+                    array = batch.column(batch.schema.get_field_index(column))
+                    lengths = compute.binary_length(array.dictionary)
+                    longest = max(longest, compute.max(lengths).as_py() or 1)
+                    break
+        return max(1, min(most, _TEXT_BYTES // longest))
 
     def part(self, row: int) -> int:
         """Return the number of the row group that holds a row."""
@@ -66,7 +87,10 @@ class ParquetTable(Table):
         Raises:
             ArtifactError: If the file is damaged.
         """
-        self._check_column(column)
+        if column not in self._row_limits:
+            self._check_column(column)
+            self._row_limits[column] = self._rows_at_a_time(column, 1 << 20)
+        size = min(size, self._row_limits[column])
         group = self.part(row)
         first = int(self._starts[group])
         with _open(self._file, self._metadata) as file:
@@ -83,13 +107,14 @@ class ParquetTable(Table):
 
 
 @contextmanager
-def _open(path: Path, metadata: Any = None) -> Iterator[Any]:
+def _open(path: Path, metadata: Any = None, dictionary: str | None = None) -> Iterator[Any]:
     arrow = pyarrow()
     parquet = require("pyarrow.parquet", extra="parquet", purpose="reading a .parquet file")
     try:
         with parquet.ParquetFile(
             path,
             metadata=metadata,
+            read_dictionary=None if dictionary is None else [dictionary],
             buffer_size=_BUFFER_BYTES,
             pre_buffer=False,
             page_checksum_verification=True,

@@ -278,8 +278,20 @@ def read_labels(table: Table, name: str) -> npt.NDArray[Any] | list[str]:
 
 
 def _strings(column: Column) -> list[str]:
+    texts: list[str] = []
+    size, path = 0, column.table.path
     try:
-        return [text for array in column.all() for text in array.to_pylist()]
+        for array in column.all():
+            if pyarrow().types.is_dictionary(array.type):
+                words = array.dictionary.to_pylist()
+                found = [words[i] for i in array.indices.to_pylist()]
+                size += sum(map(len, found))
+            else:
+                found, size = None, size + array.nbytes
+            if path is not None:  # a text that repeats takes no room in the file
+                check_unpacked(path, size, f"column {column.name!r}")
+            texts += array.to_pylist() if found is None else found
+        return texts
     except UnicodeDecodeError as exc:
         raise ArtifactError(
             f"{column.title} must hold UTF-8 strings, but it does not: {exc}"
