@@ -34,7 +34,6 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -311,7 +310,9 @@ def load_torch(path: Path) -> Any:
     require_torch(f"reading {path.name}")
     import torch
 
-    if zipfile.is_zipfile(path):
+    with path.open("rb") as stream:
+        is_archive = stream.read(4) == b"PK\x03\x04"  # as torch decides it
+    if is_archive:
         check_container(path)
     try:
         # torch warns of what it finds odd in a file; here a file is read or refused.
