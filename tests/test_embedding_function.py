@@ -303,7 +303,9 @@ def test_the_network_is_made_once(photos, monkeypatch):
     made = []
     real = backbones.restore_backbone
     for module in (backbones, encoder):
-        monkeypatch.setattr(module, "restore_backbone", lambda b: made.append(b) or real(b))
+        monkeypatch.setattr(
+            module, "restore_backbone", lambda b, **named: made.append(b) or real(b, **named)
+        )
     books, paths, _ = photos
     embed = MeCoQEmbeddingFunction(books, device="cpu")
     embed.embed_query(paths[0])

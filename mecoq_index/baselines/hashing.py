@@ -42,7 +42,7 @@ class SignHash(ABC):
         """Fit the map to ``x`` (n, P); ``bits`` must be a multiple of 8 and at most P.
 
         Raises:
-            InvalidInputError: If ``bits`` does not fit.
+            InvalidInputError: If ``bits`` does not fit, or there are fewer than 2 vectors.
         """
         x = unit_rows(x)
         if bits % 8 or not 8 <= bits <= x.shape[1]:
@@ -50,6 +50,8 @@ class SignHash(ABC):
                 f"bits must be a multiple of 8 between 8 and the vectors' width {x.shape[1]}, "
                 f"got {bits}."
             )
+        if len(x) < 2:
+            raise InvalidInputError(f"{cls.name} is fitted to at least 2 vectors, got {len(x)}.")
         mean = x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
         transform = cls._make(x.shape[1], bits, seed)
         if not transform.is_trained:

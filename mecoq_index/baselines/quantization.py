@@ -53,9 +53,10 @@ class PQ(_FloatQueries):
         """Fit bits / 8 codebooks of 256 codewords; bits / 8 must divide the width P.
 
         Raises:
-            InvalidInputError: If ``bits`` does not fit.
+            InvalidInputError: If ``bits`` does not fit, or there are fewer than 256 vectors.
         """
         x = unit_rows(x)
+        _check_rows(x, 256, f"{cls.name} with 256 codewords a codebook")
         M = _subquantizers(bits)
         if x.shape[1] % M:
             raise InvalidInputError(
@@ -82,9 +83,10 @@ class OPQ(_FloatQueries):
         """Fit rotation and bits / 8 codebooks of 256 codewords.
 
         Raises:
-            InvalidInputError: If ``bits`` does not fit.
+            InvalidInputError: If ``bits`` does not fit, or there are fewer than 256 vectors.
         """
         x = unit_rows(x)
+        _check_rows(x, 256, f"{cls.name} with 256 codewords a codebook")
         M = _subquantizers(bits)
         width = M * max(1, min(_OPQ_SUBVECTOR_WIDTH, x.shape[1] // M))
         faiss = import_faiss()
@@ -115,6 +117,14 @@ def _prepare(pq: Any, seed: int) -> None:
     """Seed the k-means, and silence FAISS's warnings about small data sets on standard output."""
     pq.cp.seed = seed + 1
     pq.cp.min_points_per_centroid = 1
+
+
+def _check_rows(x: Vectors, least: int, what: str) -> None:
+    if len(x) < least:
+        raise InvalidInputError(
+            f"{what} is fitted to at least {least} vectors, got {len(x)}. Leave it out with "
+            "--baseline, or give more."
+        )
 
 
 def _subquantizers(bits: int) -> int:

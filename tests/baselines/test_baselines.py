@@ -99,3 +99,10 @@ def test_unit_rows_keeps_zeros_and_the_callers_array():
 def test_bits_that_do_not_fit_are_refused(method, bits, message):
     with pytest.raises(InvalidInputError, match=message):
         method.fit(clusters()[0], bits)
+
+
+@pytest.mark.parametrize("method,least", [(PQ, 256), (OPQ, 256), (ITQ, 2)])
+def test_too_few_vectors_are_refused_in_a_sentence(method, least):
+    x = np.random.default_rng(0).standard_normal((least - 1, 8)).astype(np.float32)
+    with pytest.raises(InvalidInputError, match=f"is fitted to at least {least} vectors, got"):
+        method.fit(x, 8)

@@ -440,7 +440,7 @@ BAD_INPUTS = {
     "codebooks with code inside": (
         lambda w, t: ("inspect", t / "evil.pt"), "would run code when loaded, and is refused", 1),
     "truncated codebooks": (
-        lambda w, t: ("inspect", t / "cut.pt"), "cut.pt is no", 1),
+        lambda w, t: ("inspect", t / "cut.pt"), "cut.pt is damaged", 1),
     "vectors of a wrong width": (
         lambda w, t: ("build", *build_of(w, t, source=t / "wide.npy")),
         "P=12 or embeddings of width D=8, got width 5", 1),
