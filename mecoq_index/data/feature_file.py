@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,7 @@ def save_features(
     labels: npt.NDArray[Any] | None = None,
     split: Mapping[str, npt.NDArray[Any]] | None = None,
     backbone: Backbone | None = None,
+    door: Callable[[Path], AbstractContextManager[Path]] = atomic_file,
 ) -> list[str]:
     """Write an ``.npz`` of features; a file that is there is replaced when the new one is complete.
 
@@ -235,6 +237,7 @@ def save_features(
         split: For benchmarks: ``database`` and ``queries``, and maybe ``database_labels`` and
             ``query_labels``.
         backbone: The record of the network that made the features.
+        door: Gives the temporary path to write to, as `atomic_file` does.
 
     Returns:
         The names of the arrays in the file.
@@ -262,7 +265,7 @@ def save_features(
     if backbone is not None:
         arrays["backbone"] = np.array(_backbone_text(backbone))
     entries: dict[str, Any] = arrays
-    with atomic_file(path) as partial, partial.open("wb") as stream:
+    with door(path) as partial, partial.open("wb") as stream:
         np.savez(stream, **entries)
     return list(arrays)
 

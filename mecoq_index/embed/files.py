@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import atomic_file, check_output
+from .._files import check_output
 from .._progress import Progress, silent
-from .._workspace import work_beside
+from .._workspace import Workspace
 from ..codebooks import Codebooks
 from ..data.feature_file import save_features
 from ..data.images import Images
@@ -66,28 +66,30 @@ def write_embeddings(
         raise InvalidInputError(f"a file of embeddings must end in .npy, got {out.name!r}.")
     names_file = out.with_suffix(".names.txt")
     for file in (out, names_file):
-        check_output(file, overwrite=overwrite)
-    with work_beside(out, resume=resume) as store:
+        check_output(file, overwrite=overwrite or resume)
+    with Workspace.beside(out).locked(resume) as store:
+        for file in (out, names_file):
+            store.check_output(file, overwrite=overwrite)
         found = Embedder(codebooks, **options).embed(
             open_source(source), store=store, on_progress=on_progress
         )
-        files = [out]
-        if found.names is not None:
-            _write_names(names_file, found.names)
-            files.append(names_file)
-        with atomic_file(out) as partial, partial.open("wb") as stream:
-            np.save(stream, found.z)
+        names = None if found.names is None else _lines(found.names)
+        files = [out] if names is None else [out, names_file]
+        # Who finds the embeddings finds the names, too: they come first.
+        with store.outputs(*reversed(files)) as partials:
+            with partials[-1].open("wb") as stream:
+                np.save(stream, found.z)
+            if names is not None:
+                partials[0].write_bytes(names)
     return Written(files, {"embeddings": found.z.shape}, found.skipped)
 
 
-def _write_names(path: Path, names: Sequence[str]) -> None:
+def _lines(names: Sequence[str]) -> bytes:
     if broken := [name for name in names if "\n" in name or "\r" in name]:
         raise InvalidInputError(
             f"names must be one a line, but {broken[0]!r} holds a line break. Rename it."
         )
-    with atomic_file(path) as partial:
-        text = "".join(f"{name}\n" for name in names)
-        partial.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
 
 
 def write_features(
@@ -136,7 +138,7 @@ def write_features(
 
     if out.suffix != ".npz":
         raise InvalidInputError(f"a file of features must end in .npz, got {out.name!r}.")
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite or resume)
     items = open_source(source)
     if not isinstance(items, ImageItems):
         raise InvalidInputError("features are made of images, but the source holds vectors.")
@@ -148,7 +150,8 @@ def write_features(
         split = load_protocol(protocol, items.path, seed=seed)
         images = split.images
     model = load_backbone(backbone, image_size=image_size)
-    with work_beside(out, resume=resume) as store:
+    with Workspace.beside(out).locked(resume) as store:
+        store.check_output(out, overwrite=overwrite)
         found = extract_features(
             images,
             model,
@@ -171,6 +174,7 @@ def write_features(
                 names=metadata.names,
                 labels=None if items.labels is None else items.labels[found.kept],
                 backbone=record,
+                door=store.output,
             )
             shapes = {"features": found.features.shape, "views": found.views.shape}
             return Written([out], shapes, found.skipped)
@@ -183,6 +187,7 @@ def write_features(
             views=found.views[:, trained] if views else None,
             split=parts,
             backbone=record,
+            door=store.output,
         )
     return Written([out], {name: part.shape for name, part in parts.items()}, found.skipped)
 

@@ -100,7 +100,7 @@ def test_a_foreign_or_newer_manifest_is_refused(path, change, message):
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_a_manifest_that_is_no_json_object_is_refused(path, text):
     (path / "manifest.json").write_text(text)
-    with pytest.raises(ArtifactError, match=r"manifest.json is damaged|is no bundle of mecoq"):
+    with pytest.raises(ArtifactError, match=r"manifest.json is (damaged|empty)|is no bundle of m"):
         Bundle.open(path)
 
 
