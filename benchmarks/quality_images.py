@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from common import add_output_options, settings_record, write_result
 from mecoq_index._arrays import Ids, Vectors
 from mecoq_index._files import atomic_file
 from mecoq_index._optional import installed_version
+from mecoq_index._workspace import Workspace
 from mecoq_index.baselines.quantization import ExactCosine
 from mecoq_index.bench.environment import describe_environment
 from mecoq_index.codebooks import Codebooks
@@ -135,10 +135,10 @@ def make_maps(
     network = installed_version("efficientnet-lite-pytorch"), backbone.weights_sha256
     made_by = [network, dict(backbone.transform), asdict(AUGMENTATION), views]
     path = cache_folder() / f"maps-{kind}-{name_of(fingerprint(images), *made_by)}.npz"
-    unfinished, clock = path.with_suffix(".parts"), path.with_suffix(".seconds")
+    clock = path.with_suffix(".seconds")
     if not path.exists():
         _say(f"maps of {len(images):,} images and {views} views of each for {path.name}")
-        before = float(clock.read_text()) if clock.exists() and unfinished.exists() else 0.0
+        before = float(clock.read_text()) if clock.exists() else 0.0
         started = time.perf_counter()
 
         def note_seconds(text: str, done: int, of: int) -> None:
@@ -148,26 +148,25 @@ def make_maps(
         frozen, size = FrozenMaps(backbone.module), backbone.transform["crop"]
         with torch.no_grad():
             width = frozen.eval()(torch.zeros(1, 3, size, size)).shape[1]
-        with threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
-            found = extract_features(
-                images,
-                replace(backbone, module=frozen, width=width),
-                views=views,
-                augmentation=AUGMENTATION,
-                device="cpu",
-                batch_size=128,
-                workers=1,
-                store=unfinished,
-                on_progress=note_seconds,
-            )
-        maps = np.empty((1 + views, *found.features.shape), np.float16)
-        maps[0], maps[1:] = found.features, found.views
-        if not all(np.isfinite(part).all() for part in maps):
-            raise RuntimeError(f"maps of {kind} go beyond what float16 holds")
-        with atomic_file(path) as partial, partial.open("wb") as stream:
-            np.savez(stream, maps=maps, seconds=float(clock.read_text()))
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
+        with Workspace.beside(path).locked(resume=True) as unfinished:
+            with threads(max(1, torch.get_num_threads() - 1)):  # the worker wants a core for itself
+                found = extract_features(
+                    images,
+                    replace(backbone, module=frozen, width=width),
+                    views=views,
+                    augmentation=AUGMENTATION,
+                    device="cpu",
+                    batch_size=128,
+                    workers=1,
+                    store=unfinished,
+                    on_progress=note_seconds,
+                )
+            maps = np.empty((1 + views, *found.features.shape), np.float16)
+            maps[0], maps[1:] = found.features, found.views
+            if not all(np.isfinite(part).all() for part in maps):
+                raise RuntimeError(f"maps of {kind} go beyond what float16 holds")
+            with atomic_file(path) as partial, partial.open("wb") as stream:
+                np.savez(stream, maps=maps, seconds=float(clock.read_text()))
     clock.unlink(missing_ok=True)
     with np.load(path) as archive:
         return archive["maps"], float(archive["seconds"])

@@ -3,23 +3,31 @@
 A crash at any moment leaves the old file, the new file, or a temporary one whose name starts with
 a dot and ends in ``.partial``; never a half-written output under the name the user asked for. What
 is left of a folder is removed when it is written again; of a single file it stays.
+
+Every file is made under a name that did not exist, and takes its own name by being renamed, so that
+nothing is ever written through a link, or into a file that somebody else put there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import stat
 import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 
+from ._locks import locked
+from ._system_errors import named, named_as, named_inside
 from .errors import ArtifactError, InvalidInputError
 
 # What zipfile and NumPy raise when bytes of an archive or of a .npy head were changed.
@@ -30,39 +38,108 @@ UNREADABLE = (
 
 
 _LOCK = ".lock"  # held in a temporary folder for as long as somebody writes it
+_CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
-    if sys.platform == "win32" and path.is_dir():
+    is_folder = path.is_dir()
+    if sys.platform == "win32" and is_folder:
         return  # folders cannot be opened there
     descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as exc:
+        # Network file systems that have no such call for folders write their names at once.
+        if not (is_folder and exc.errno in _CANNOT_SYNC_FOLDERS):
+            exc.filename = str(path)
+            raise
     finally:
         os.close(descriptor)
 
 
-def _check_parent(path: Path) -> None:
+def check_output(path: Path, *, overwrite: bool, folder: bool = False) -> None:
+    """Refuse an output that could not be written, before any work is done for it.
+
+    Args:
+        path: The output.
+        overwrite: Whether one that is there may be replaced.
+        folder: Whether it is a folder, not a file.
+
+    Raises:
+        InvalidInputError: If its name or its folder cannot be, or something is there that may not
+            be replaced: anything without ``overwrite``; a link, or what is neither file nor folder,
+            in any case.
+        OSError: If the system lets nobody write there.
+    """
+    check_place(path)
+    if path.is_symlink():
+        raise InvalidInputError(
+            f"{path} must not be a link, but it leads to {os.readlink(path)!r}. Outputs are not "
+            "written through links: give the name of the file or folder itself."
+        )
+    if path.exists():
+        if not overwrite:
+            raise _already_there(path)
+        if path.is_dir() != folder or not (folder or path.is_file()):
+            wanted = "folder" if folder else "file"
+            raise InvalidInputError(
+                f"{path} is {_kind(path.stat())}, but a {wanted} is to be written there."
+            )
+    written = path if folder and path.exists() else path.parent
+    if not os.access(written, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written))
+
+
+def check_place(path: Path) -> None:
+    """Refuse a name that nothing can be written to.
+
+    Raises:
+        InvalidInputError: If it is none, is too long, or its folder does not exist.
+    """
+    if path.name in ("", ".."):
+        raise InvalidInputError(
+            f"an output must have a name of its own, got {str(path)!r}. Say what to call it."
+        )
     if not path.parent.is_dir():
         raise InvalidInputError(
             f"the folder {path.parent} does not exist. Create it before writing {path.name} there."
         )
+    size, most = len(os.fsencode(path.name)), _longest_name(path.parent)
+    if size > most:
+        raise InvalidInputError(
+            f"a file name may have at most {most} bytes here, but {path.name!r} has {size}. Choose "
+            "a shorter one."
+        )
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that could not be written, before any work is done for it.
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        return 255
 
-    Raises:
-        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
-    """
-    _check_parent(path)
-    if path.exists() and not overwrite:
-        raise _already_there(path)
+
+def beside(path: Path, end: str) -> Path:
+    """The hidden name beside an output that ends so; of a long name it has the beginning."""
+    return path.with_name(_hidden(path, len(end)) + end)
+
+
+def _hidden(path: Path, room: int) -> str:
+    """A dot and the name, shortened where that and ``room`` bytes more would be too much."""
+    encoded, most = os.fsencode(path.name), _longest_name(path.parent) - 1 - room
+    if len(encoded) <= most:
+        return f".{path.name}"
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f".{encoded[: most - len(digest)].decode('utf-8', 'ignore')}{digest}"
+
+
+_PARTIAL = ".{}.partial"
+_PARTIAL_BYTES = len(_PARTIAL.format("0" * 12))
 
 
 def _partial_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+    return beside(path, _PARTIAL.format(secrets.token_hex(6)))
 
 
 @contextmanager
@@ -71,20 +148,51 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises:
         InvalidInputError: If the parent folder does not exist or ``path`` is a folder.
+        OSError: If the system refuses; the error names ``path``, also where the code in the block
+            raised another one.
     """
-    path = Path(path)
-    _check_parent(path)
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder, but a file is to be written there.")
-    partial = _partial_of(path)
-    partial.touch(exist_ok=False)
-    try:
+    with atomic_files(path) as (partial,):
         yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
+
+
+@contextmanager
+def atomic_files(
+    *paths: Path, on_complete: Callable[[tuple[Path, ...]], None] | None = None
+) -> Iterator[tuple[Path, ...]]:
+    """Yield a temporary path for each of several; when the block succeeds, they become these.
+
+    All are complete before the first one gets its name, so that a full disk leaves none of them.
+
+    Args:
+        paths: The files, in the order in which they get their names.
+        on_complete: Called with the temporary paths when all are on disk.
+
+    Raises:
+        InvalidInputError: If a parent folder does not exist or one of ``paths`` is a folder.
+        OSError: As for `atomic_file`.
+    """
+    paths = tuple(map(Path, paths))
+    for path in paths:
+        check_place(path)
+        if path.is_dir():
+            raise InvalidInputError(f"{path} is a folder, but a file is to be written there.")
+    partials = tuple(map(_partial_of, paths))
+    try:
+        with named_as(dict(zip(partials, paths, strict=True))):
+            for partial in partials:
+                partial.touch(exist_ok=False)
+            yield partials
+            for partial in partials:
+                sync(partial)
+            if on_complete is not None:
+                on_complete(partials)
+            for partial, path in zip(partials, paths, strict=True):
+                os.replace(partial, path)
+            for folder in {path.parent for path in paths}:
+                sync(folder)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -93,18 +201,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     Raises:
         InvalidInputError: If ``path`` exists, or its parent does not.
+        OSError: If the system refuses; the error names ``path`` or a file in it.
     """
-    from filelock import FileLock
-
     path = Path(path)
-    _check_parent(path)
-    if path.exists():
+    check_place(path)
+    if os.path.lexists(path):
         raise _already_there(path)
     _remove_abandoned(path)
     partial = _partial_of(path)
-    partial.mkdir()
     try:
-        with FileLock(partial / _LOCK):
+        with named(path):
+            partial.mkdir()
+        with locked(partial / _LOCK, what=path), named_inside(partial, path):
             yield partial
             for file in sorted(partial.rglob("*")):
                 sync(file)
@@ -124,10 +232,18 @@ def move_directory(source: Path, path: Path) -> None:
     try:
         os.replace(source, path)
     except OSError as exc:
-        if path.exists():
+        if os.path.lexists(path):
             raise _already_there(path) from exc
         raise
     sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it; links in it are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _already_there(path: Path) -> InvalidInputError:
@@ -138,14 +254,12 @@ def _already_there(path: Path) -> InvalidInputError:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary folders of ``path`` that killed writers have left."""
-    from filelock import FileLock, Timeout
-
+    ours = re.escape(_hidden(path, _PARTIAL_BYTES)) + r"\.[0-9a-f]{12}\.partial"
     for left in path.parent.iterdir():
-        name = left.name
-        if not (name.startswith(f".{path.name}.") and name.endswith(".partial")):
+        if not re.fullmatch(ours, left.name) or left.is_symlink() or not left.is_dir():
             continue
         if (left / _LOCK).is_file():
-            with suppress(Timeout, FileNotFoundError), FileLock(left / _LOCK, timeout=0):
+            with suppress(ArtifactError, OSError), locked(left / _LOCK, what=left):
                 shutil.rmtree(left)
         else:
             with suppress(OSError):
@@ -167,19 +281,39 @@ def first_line(exc: BaseException) -> str:
     return line if len(line) <= 200 else line[:200] + "..."
 
 
-def check_readable(path: Path) -> Path:
+def _kind(found: os.stat_result) -> str:
+    """Return what something on disk is, with its article."""
+    kinds = [
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISLNK, "a link"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+    ]
+    return next((name for holds, name in kinds if holds(found.st_mode)), "a device")
+
+
+def check_readable(path: Path, *, links: bool = True) -> Path:
     """Return ``path`` if it is a file with at least one byte.
 
+    Args:
+        path: The file.
+        links: Whether a link to a file will do. False for files that another file names, or that
+            belong to a folder: whoever made these must not choose files elsewhere.
+
     Raises:
-        ArtifactError: If it is missing, empty, or no ordinary file: a pipe or a device, of which
-            reading may never end.
+        ArtifactError: If it is missing, empty, or no file.
+        OSError: If the system does not let us look.
     """
     path = Path(path)
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist.")
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
-        raise ArtifactError(f"{path} must be a file, but it is {kind}.")
-    if path.stat().st_size == 0:
+    try:
+        found = path.stat() if links else path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
+        raise ArtifactError(f"{path} does not exist.") from exc
+    if not stat.S_ISREG(found.st_mode):
+        remedy = " Put a copy of what it leads to in its place." if not links else ""
+        remedy = remedy if stat.S_ISLNK(found.st_mode) else ""
+        raise ArtifactError(f"{path} must be a file, but it is {_kind(found)}.{remedy}")
+    if found.st_size == 0:
         raise ArtifactError(f"{path} is empty. Make it again.")
     return path

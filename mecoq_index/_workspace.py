@@ -1,33 +1,48 @@
 """The folder in which long work keeps what it has finished, to go on from there.
 
-    .photos.mecoq.build/
+    .photos.mecoq.work/
         job.json    what is done from what, and how far it has come; only the same job goes on
         *.npy       columns: arrays that grow by rows
         .lock       held by the program at work
 
-The order of steps is such that a kill between any two of them leaves a folder that says less than
-is there, never more. The folder is removed with ``job.json`` last, so that a job that was finished,
-but not tidied up, is known as such.
+All commands that work for long have one, beside what they write, and hold its lock to the end: two
+programs never work for one output at the same time. The order of steps is such that a kill between
+any two of them leaves a folder that says less than is there, never more. The folder is removed with
+``job.json`` last, so that a job that was finished, but not tidied up, is known as such.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from ._files import atomic_file, sync
+from ._files import (
+    atomic_file,
+    atomic_files,
+    beside,
+    check_output,
+    check_place,
+    check_readable,
+    remove,
+    sha256_file,
+    sync,
+)
+from ._locks import MARK, locked
+from ._system_errors import named
 from .errors import ArtifactError, InvalidInputError
 
 _AGAIN = "Leave out --resume to start again."
+_JOBS, _LOCK = "job.json", ".lock"
 
 
 class Column:
@@ -51,14 +66,40 @@ class Column:
     def _place(self, row: int) -> int:
         return len(self._head) + row * prod(self._shape[1:]) * self._dtype.itemsize
 
+    def _open(self, flags: int) -> BinaryIO:
+        """Open the file, but no link, nor a file that has another name as well."""
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        try:
+            descriptor = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as exc:
+            if self.path.is_symlink():
+                raise self._odd() from exc
+            raise
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(descriptor)
+            raise self._odd()
+        return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
+
+    def _odd(self) -> ArtifactError:
+        return ArtifactError(f"{self.path} must be a file of its own, but it is linked. {_AGAIN}")
+
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
-        """Put rows after the first ``start`` ones; whatever came after those is gone."""
-        with self.path.open("r+b" if start else "wb") as stream:
+        """Put rows after the first ``start`` ones; whatever came after those is gone.
+
+        Raises:
+            ArtifactError: If the file is a link, or has another name as well.
+            OSError: If the system refuses.
+        """
+        with named(self.path):
             if not start:
-                stream.write(self._head)
-            stream.seek(self._place(start))
-            stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
-            stream.truncate()
+                remove(self.path)
+            with self._open(os.O_RDWR | (0 if start else os.O_CREAT | os.O_EXCL)) as stream:
+                if not start:
+                    stream.write(self._head)
+                stream.seek(self._place(start))
+                stream.write(np.ascontiguousarray(rows, self._dtype).tobytes())
+                stream.truncate()
 
     def check(self, rows: int) -> None:
         """Make sure that the first ``rows`` are there.
@@ -66,8 +107,12 @@ class Column:
         Raises:
             ArtifactError: If they are not.
         """
-        if rows and not (self.path.is_file() and self.path.stat().st_size >= self._place(rows)):
-            raise ArtifactError(f"{self.path} lacks rows that were written. {_AGAIN}")
+        if not rows:
+            return
+        with suppress(FileNotFoundError), self._open(os.O_RDONLY) as stream:
+            if os.fstat(stream.fileno()).st_size >= self._place(rows):
+                return
+        raise ArtifactError(f"{self.path} lacks rows that were written. {_AGAIN}")
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows start..stop-1 as a new array.
@@ -79,128 +124,245 @@ class Column:
         shape = (stop - start, *self._shape[1:])
         if not prod(shape):
             return np.empty(shape, self._dtype)
-        rows = np.fromfile(self.path, self._dtype, prod(shape), offset=self._place(start))
+        with self._open(os.O_RDONLY) as stream:
+            rows = np.fromfile(stream, self._dtype, prod(shape), offset=self._place(start))
         return rows.reshape(shape)
 
 
 class Workspace:
-    """A folder beside an output, for one job at a time.
+    """A folder beside an output, for one program at a time.
+
+    Args:
+        path: The folder.
 
     Attributes:
         path: The folder.
     """
 
-    def __init__(self, path: Path, job: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._job = json.loads(json.dumps(job))
-        self._file = path / "job.json"
+        self._file = path / _JOBS
+        self._jobs: dict[str, dict[str, Any]] = {}
+        self._written: dict[str, str] = {}
 
-    @contextmanager
-    def locked(self, resume: bool, *, keep: bool = False) -> Iterator[None]:
-        """Work in the folder; it is removed at the end, and kept when the work is interrupted.
-
-        With ``keep`` it is kept at the end too: remove it when its content is no longer needed.
+    @classmethod
+    def beside(cls, out: Path) -> Workspace:
+        """The workspace of an output.
 
         Raises:
-            InvalidInputError: If ``resume`` is set, and what is there is left from another job; or
-                by the work: then a folder that it has begun is removed too.
-            ArtifactError: If another program is working in the folder, or it is damaged.
+            InvalidInputError: If the output has no name, or its folder does not exist.
         """
-        from filelock import FileLock, Timeout
+        check_place(out)
+        return cls(beside(out, ".work"))
 
-        self.path.mkdir(exist_ok=True)
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                found = self._file.exists()
-                try:
-                    self._take_over(resume)
-                    yield
-                except InvalidInputError:
-                    if not found:
+    @contextmanager
+    def locked(self, resume: bool) -> Iterator[Workspace]:
+        """Work in the folder; it is removed at the end, and kept when the work is interrupted.
+
+        Of work that was refused, or interrupted before there was a job, nothing is kept but what
+        was there before.
+
+        Args:
+            resume: Whether to go on from what an interrupted run has left; otherwise it is removed.
+
+        Raises:
+            InvalidInputError: By the work.
+            ArtifactError: If another program is working in the folder, or it is none of ours.
+            OSError: If the system refuses.
+        """
+        with self._held():
+            found = resume and self._file.exists()
+            self._take_over(resume)
+            try:
+                yield self
+            except BaseException as exc:
+                refused = isinstance(exc, InvalidInputError) and not found
+                if refused or not self._file.exists():
+                    with suppress(OSError):
                         self._remove()
-                    raise
-                if not keep:
-                    self._remove()
-        except Timeout as exc:
-            raise ArtifactError(f"another program is at work in {self.path}.") from exc
+                raise
+            self._remove()
 
-    def remove_empty(self) -> None:
-        """Remove a folder without a job: its removal was interrupted."""
-        from filelock import FileLock, Timeout
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            while True:
+                self._check_folder()
+                self.path.mkdir(exist_ok=True)
+                # It may be removed meanwhile, by another program that has just finished.
+                with suppress(FileNotFoundError):
+                    stack.enter_context(locked(self.path / _LOCK, what=self.path))
+                    break
+            yield
+        with suppress(OSError):
+            self.path.rmdir()  # if a mark took the place of the lock, it is gone only now
 
-        if self.path.exists() and not self._file.exists():
-            with suppress(Timeout, FileNotFoundError), FileLock(self.path / ".lock", timeout=0):
-                if not self._file.exists():
-                    self._remove()
+    def _check_folder(self) -> None:
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        known = stat.S_ISDIR(mode)
+        if known:
+            names = {path.name for path in self.path.iterdir()}
+            known = not names or bool(names & {_LOCK, _LOCK + MARK, _JOBS})
+        if not known:
+            raise ArtifactError(
+                f"{self.path} must be a folder of unfinished work, but it is something else. Move "
+                "it away."
+            )
 
     def _take_over(self, resume: bool) -> None:
-        if resume and self._file.exists():
-            self._check_same(self._read()["job"])
+        if resume and os.path.lexists(self._file):
+            self._read()
             return
         self._file.unlink(missing_ok=True)  # first: the rest means nothing without it
         sync(self.path)
-        for path in self.path.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._write({})
+        self._remove_content()
 
-    def _check_same(self, old: Mapping[str, Any]) -> None:
-        if old != self._job:
-            changed = [key for key in old | self._job if old.get(key) != self._job.get(key)]
+    def _remove_content(self) -> None:
+        for path in self.path.iterdir():
+            if path.name not in (_LOCK, _LOCK + MARK, _JOBS):
+                remove(path)
+
+    def _remove(self) -> None:
+        self._remove_content()
+        self._file.unlink(missing_ok=True)
+        # Another program may have come in already, with a lock of its own.
+        with suppress(OSError):
+            (self.path / _LOCK).unlink()
+            self.path.rmdir()
+
+    def job(self, name: str, about: Mapping[str, Any]) -> Job:
+        """A piece of work, which goes on where it was interrupted if it is about the same.
+
+        Args:
+            name: What tells it from other work in the same folder.
+            about: Plain values that decide its result.
+
+        Raises:
+            InvalidInputError: If what is there is left from work about something else.
+        """
+        about = json.loads(json.dumps(about))
+        old = self._jobs.get(name)
+        if old is not None and old["about"] != about:
+            was = old["about"]
+            changed = [key for key in was | about if was.get(key) != about.get(key)]
             raise InvalidInputError(
                 f"{self.path} is left from another run, which differs in: {', '.join(changed)}. "
                 f"{_AGAIN}"
             )
+        if old is None:
+            self._jobs[name] = {"about": about, "done": {}}
+            self._write()
+        return Job(self, name)
 
-    def _remove(self) -> None:
-        for path in self.path.iterdir():
-            if path not in (self._file, self.path / ".lock"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._file.unlink(missing_ok=True)
-        shutil.rmtree(self.path)
+    def check_output(self, path: Path, *, overwrite: bool) -> None:
+        """Refuse a file that could not be written; one that the interrupted run wrote may be there.
+
+        Raises:
+            InvalidInputError: As `mecoq_index._files.check_output` does.
+        """
+        ours = not overwrite and path.is_file() and path.name in self._written
+        ours = ours and sha256_file(path) == self._written[path.name]
+        check_output(path, overwrite=overwrite or ours)
+
+    @contextmanager
+    def outputs(self, *paths: Path) -> Iterator[tuple[Path, ...]]:
+        """Yield a temporary path for each output, as `mecoq_index._files.atomic_files` does.
+
+        What they are is noted before the first one gets its name, so that a run that was killed
+        between two of them goes on, but replaces no file of somebody else.
+        """
+
+        def note(partials: tuple[Path, ...]) -> None:
+            digests = map(sha256_file, partials)
+            self._written = dict(zip([path.name for path in paths], digests, strict=True))
+            self._write()
+
+        with atomic_files(*paths, on_complete=note) as partials:
+            yield partials
+
+    @contextmanager
+    def output(self, path: Path) -> Iterator[Path]:
+        """Yield a temporary path for one output; see `outputs`."""
+        with self.outputs(path) as (partial,):
+            yield partial
+
+    def done_of(self, name: str) -> dict[str, Any]:
+        """The values that a job has noted; empty for a job that has not begun."""
+        return dict(self._jobs[name]["done"]) if name in self._jobs else {}
+
+    def note_of(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep some plain values of a job, which `done_of` gives back after a kill."""
+        self._jobs[name]["done"] |= values
+        self._write()
+
+    def damaged(self) -> ArtifactError:
+        """The error that says that ``job.json`` holds something impossible."""
+        return ArtifactError(f"{self._file} is damaged. {_AGAIN}")
+
+    def _read(self) -> None:
+        try:
+            found = json.loads(check_readable(self._file, links=False).read_text(encoding="utf-8"))
+            self._jobs = {
+                str(name): {"about": dict(job["about"]), "done": dict(job["done"])}
+                for name, job in dict(found["jobs"]).items()
+            }
+            self._written = {str(name): str(sha) for name, sha in dict(found["written"]).items()}
+        except (ArtifactError, ValueError, TypeError, LookupError, RecursionError) as exc:
+            raise self.damaged() from exc
+
+    def _write(self) -> None:
+        with atomic_file(self._file) as partial:
+            content = json.dumps({"jobs": self._jobs, "written": self._written})
+            partial.write_text(content + "\n", encoding="utf-8")
+
+
+class Job:
+    """A piece of work in a workspace that this program has locked."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace, self._name = workspace, name
+
+    @property
+    def path(self) -> Path:
+        """The folder for its files."""
+        return self._workspace.path
 
     def done(self) -> dict[str, Any]:
-        """The values that the same job has noted so far; empty for another job, or for none."""
-        if not self._file.exists() or (found := self._read())["job"] != self._job:
-            return {}
-        return dict(found["done"])
+        """The values that have been noted so far, also by the run that was interrupted."""
+        return self._workspace.done_of(self._name)
+
+    def count(self, name: str, most: int) -> int:
+        """Return a value that is a number of things done, 0 if there is none.
+
+        Raises:
+            ArtifactError: If it is none, or above ``most``.
+        """
+        found = self.done().get(name, 0)
+        if type(found) is not int or not 0 <= found <= most:
+            raise self._workspace.damaged()
+        return found
+
+    def pairs(self, name: str, below: int) -> list[tuple[int, str]]:
+        """Return a value that is a list of numbers, ascending, each with a text; empty if none.
+
+        Raises:
+            ArtifactError: If it is another one, or a number is not below ``below``.
+        """
+        found = self.done().get(name, [])
+        try:
+            pairs = [(number, text) for number, text in found]
+        except (TypeError, ValueError) as exc:
+            raise self._workspace.damaged() from exc
+        before = -1
+        for number, text in pairs:
+            if type(number) is not int or not before < number < below or type(text) is not str:
+                raise self._workspace.damaged()
+            before = number
+        return pairs
 
     def note(self, **values: Any) -> None:
         """Keep some plain values, which `done` gives back after a kill."""
-        self._write(self.done() | values)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-            return {"job": dict(found["job"]), "done": dict(found["done"])}
-        except (OSError, ValueError, TypeError, KeyError) as exc:
-            raise ArtifactError(f"{self._file} is damaged. {_AGAIN}") from exc
-
-    def _write(self, done: Mapping[str, Any]) -> None:
-        with atomic_file(self._file) as partial:
-            partial.write_text(
-                json.dumps({"job": self._job, "done": done}) + "\n", encoding="utf-8"
-            )
-
-
-@contextmanager
-def work_beside(out: Path, *, resume: bool) -> Iterator[Path]:
-    """Yield the path of a folder beside an output for finished work; it is removed at the end.
-
-    It is kept when the block is interrupted, and when it was there before a run that is refused.
-
-    Args:
-        out: The output.
-        resume: Whether to keep what an interrupted run has left; otherwise it is removed first.
-    """
-    store = out.with_name(f".{out.name}.work")
-    if not resume and store.exists():
-        shutil.rmtree(store)
-    found = store.exists()
-    try:
-        yield store
-    except InvalidInputError:
-        if not found:
-            shutil.rmtree(store, ignore_errors=True)
-        raise
-    shutil.rmtree(store, ignore_errors=True)
+        self._workspace.note_of(self._name, values)

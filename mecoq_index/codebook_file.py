@@ -32,6 +32,7 @@ own names, and as JSON its ``format`` ("mecoq-index backbone weights") and ``ver
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -263,12 +264,12 @@ def _read_weights(
     if Path(name).name != name or "\0" in name:
         raise ArtifactError(f"{path} is damaged: it names weights outside its folder, {name!r}.")
     other = path.with_name(name)
-    if not other.exists():
+    if not os.path.lexists(other):
         raise ArtifactError(
             f"{path} needs the weights of its backbone in {other}, which does not exist. Copy both "
             "files, or save the codebooks to one file with Codebooks.save."
         )
-    structure, found = _tensor_file.read(other)
+    structure, found = _tensor_file.read(check_readable(other, links=False))
     if structure["format"] != _WEIGHTS_FORMAT:
         raise ArtifactError(f"{other} holds no weights, but {structure['format']!r}.")
     _check_version(structure["version"], other)

@@ -20,6 +20,7 @@ LAYERS = [
     {
         *("_optional", "_arrays", "_files", "_devices", "_workspace", "_progress", "_arguments"),
         *("_plain", "_json", "_array_file", "_tensor_file", "_torch_tensors"),
+        *("_locks", "_system_errors"),
     },
     {"codebooks", "codebook_file", "backbone", "vector_statistics"},
     {"scoring"},

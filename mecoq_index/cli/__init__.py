@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import click
 
 from ..errors import MecoqError
 from ._output import shown_warnings, visible_errors
+from ._system import explained
 from .add import add
 from .bench import bench
 from .build import build
@@ -24,9 +26,9 @@ from .tune import tune
 
 
 class _Group(click.Group):
-    """Show our own errors, and Ctrl-C, as one sentence; let other exceptions keep their traceback.
+    """Say our own errors, those of the system, and Ctrl-C; others keep their traceback.
 
-    A command that knows how to go on after Ctrl-C raises an error of ours that says so.
+    Errors of the system and Ctrl-C are followed by how to go on, see `after_interrupt`.
     """
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
@@ -46,11 +48,18 @@ class _Group(click.Group):
         except MecoqError as exc:
             raise click.ClickException(str(exc)) from exc
         except KeyboardInterrupt as exc:
-            advice = getattr(ctx.find_root(), "meta", {}).get("after_interrupt")
-            raise click.ClickException(
-                "interrupted. "
-                + (advice() if advice else "Nothing was changed; run the command again.")
-            ) from exc
+            raise click.ClickException(f"interrupted. {_how_to_go_on(ctx)}") from exc
+        except (OSError, MemoryError, RuntimeError) as exc:
+            # Whoever reads our output has stopped: click is silent then.
+            is_pipe = isinstance(exc, OSError) and exc.errno == errno.EPIPE
+            if is_pipe or (said := explained(exc)) is None:
+                raise
+            raise click.ClickException(f"{said} {_how_to_go_on(ctx)}") from exc
+
+
+def _how_to_go_on(ctx: click.Context) -> str:
+    advice = ctx.find_root().meta.get("after_interrupt")
+    return advice() if advice else "Nothing was changed; run the command again."
 
 
 @click.group(cls=_Group, context_settings={"max_content_width": 100})

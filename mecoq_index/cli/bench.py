@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..engines.registry import DEFAULT_ENGINE
+from ..errors import InvalidInputError
 from ._engine_options import check_engine_options, engine_options
 from ._options import (
     EXISTING,
@@ -25,6 +26,8 @@ from ._output import Output
 if TYPE_CHECKING:
     from ..bench.runner import Record
     from ..codebooks import VectorKind
+
+_PLOTS = ("precision_recall.png", "quality_over_speed.png")
 
 
 @click.command()
@@ -113,7 +116,7 @@ def bench(
     if out is not None:
         check_output(out, overwrite=overwrite)
     if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
+        _check_plots(plots, overwrite)
     settings = BenchSettings(map_at=map_at, repeats=repeats, seed=seed or 0)
     dataset = load_dataset(
         data,
@@ -150,12 +153,22 @@ def bench(
         output.print_table(make_table(records, settings))
 
 
+def _check_plots(folder: Path, overwrite: bool) -> None:
+    from .._files import check_output
+
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"--plots must be a folder, but {folder} is none.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _PLOTS:
+        check_output(folder / name, overwrite=overwrite)
+
+
 def _plot(records: list[Record], folder: Path, map_at: int, output: Output) -> None:
     from ..bench.plots import plot_precision_recall, plot_quality_over_speed
 
     if records[0].mean_average_precision is None:
         output.say("no labels, so no plots")
         return
-    plot_precision_recall(records, folder / "precision_recall.png")
-    plot_quality_over_speed(records, folder / "quality_over_speed.png", map_at=map_at)
+    plot_precision_recall(records, folder / _PLOTS[0])
+    plot_quality_over_speed(records, folder / _PLOTS[1], map_at=map_at)
     output.say(f"wrote two plots to {folder}")

@@ -57,18 +57,20 @@ def demo(out: Path, epochs: int, seed: int, output: Output) -> None:
     Example:
         mecoq-index demo
     """
-    from .._files import check_output
+    from .._files import atomic_directory, check_output
 
-    check_output(out, overwrite=False)
-    out.mkdir()
-    output.say("1/4  writing 1,797 digits of scikit-learn as PNG files")
-    _write_digits(out / "digits")
-    output.say("2/4  training a small network and 8 codebooks of 16 codewords, without labels")
-    codebooks = _train(out, epochs, seed, output)
-    output.say("3/4  encoding the images to 4 bytes each and building a FAISS index")
-    index = _build(out, codebooks)
-    output.say("4/4  comparing with Hamming, PQ and exact floats on the same network's features")
-    content = _compare(out, index, seed, output)
+    check_output(out, overwrite=False, folder=True)
+    with atomic_directory(out) as folder:
+        output.say("1/4  writing 1,797 digits of scikit-learn as PNG files")
+        _write_digits(folder / "digits")
+        output.say("2/4  training a small network and 8 codebooks of 16 codewords, without labels")
+        codebooks = _train(folder, epochs, seed, output)
+        output.say("3/4  encoding the images to 4 bytes each and building a FAISS index")
+        index = _build(folder, codebooks)
+        output.say(
+            "4/4  comparing with Hamming, PQ and exact floats on the same network's features"
+        )
+        content = _compare(folder, index, seed, output)
     query = next(iter(_images(out / "digits" / "queries")))
     output.done(
         f"\nwrote {out}/: neighbors.png, precision_recall.png, bench.json, c.pt, digits.mecoq",

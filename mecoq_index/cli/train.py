@@ -147,14 +147,7 @@ def train(
     given |= settled
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)
-    checkpoint = RunPaths(out).checkpoint
-    after_interrupt(
-        lambda: (
-            f"{checkpoint} holds the last whole epoch. Add --resume to go on."
-            if checkpoint.exists()
-            else "No epoch was complete, so nothing is kept; run the command again."
-        )
-    )
+    after_interrupt(lambda: _how_to_go_on(RunPaths(out).checkpoint))
     with output.progress("training") as update:
         books = learn(
             source,
@@ -175,6 +168,12 @@ def train(
             *(("--vector-column", column) if (column := given.get("vector_column")) else ()),
         ),
     )
+
+
+def _how_to_go_on(checkpoint: Path) -> str:
+    if checkpoint.exists():
+        return f"{checkpoint} holds the last whole epoch. Add --resume to go on."
+    return "No epoch was complete, so nothing is kept; run the command again."
 
 
 def _setting(change: str) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -213,6 +213,7 @@ def save_features(
     labels: npt.NDArray[Any] | None = None,
     split: Mapping[str, npt.NDArray[Any]] | None = None,
     backbone: Backbone | None = None,
+    door: Callable[[Path], AbstractContextManager[Path]] = atomic_file,
 ) -> list[str]:
     """Write an ``.npz`` of features; a file that is there is replaced when the new one is complete.
 
@@ -225,6 +226,7 @@ def save_features(
         split: For benchmarks: ``database`` and ``queries``, and maybe ``database_labels`` and
             ``query_labels``.
         backbone: The record of the network that made the features.
+        door: Gives the temporary path to write to, as `atomic_file` does.
 
     Returns:
         The names of the arrays in the file.
@@ -252,7 +254,7 @@ def save_features(
     if backbone is not None:
         arrays["backbone"] = np.array(_backbone_text(backbone))
     entries: dict[str, Any] = arrays
-    with atomic_file(path) as partial, partial.open("wb") as stream:
+    with door(path) as partial, partial.open("wb") as stream:
         np.savez(stream, **entries)
     return list(arrays)
 

@@ -177,7 +177,7 @@ def fingerprint(images: Images) -> str:
 def find_images(root: Path) -> list[Path]:
     """Return all image files below ``root``, by suffix, sorted; or ``root`` if it is a file.
 
-    Folders that cannot be opened are named in a warning of the logger ``mecoq_index``.
+    What the system does not let us look at is named in a warning of the logger ``mecoq_index``.
 
     Raises:
         InvalidInputError: If there is none.
@@ -188,14 +188,18 @@ def find_images(root: Path) -> list[Path]:
     if not root.exists():
         raise InvalidInputError(f"{root} does not exist. Give a folder of images, or one image.")
     closed: list[OSError] = []
-    found = sorted(
-        path
-        for folder, _, names in os.walk(root, onerror=closed.append)
-        for path in (Path(folder, name) for name in names)
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    found = []
+    for folder, _, names in os.walk(root, onerror=closed.append):
+        for path in (Path(folder, name) for name in names):
+            try:
+                if path.suffix.lower() in SUFFIXES and path.is_file():
+                    found.append(path)
+            except OSError as exc:  # the folder may be listed, but not entered
+                closed.append(exc)
+                break
+    found.sort()
     for error in closed:
-        _log.warning("images in %s are left out: %s", error.filename, error.strerror)
+        _log.warning("images at %s are left out: %s", error.filename, error.strerror)
     if not found:
         raise InvalidInputError(
             f"{root} holds no images ({', '.join(sorted(SUFFIXES))} are looked for)."

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .._arguments import whole_number
 from .._arrays import Ids
-from .._files import atomic_file, check_readable
+from .._files import check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .vectors import TABLE_SUFFIXES, check_column, map_npy
 
@@ -245,14 +245,13 @@ def write_names(path: Path, names: Sequence[str]) -> None:
     """Write names to a text file, one a line, as `load_ids` reads them back exactly.
 
     Args:
-        path: A file whose name ends in ``.names.txt``.
+        path: The temporary path of a file whose name ends in ``.names.txt``, see `atomic_file`.
         names: The names; `check_names` has accepted them.
     """
     text = "".join(f"{name}\n" for name in names)
-    with atomic_file(path) as partial:
-        # A mark at the start would be taken for that of UTF-8, unless it comes after that one.
-        mark = "\ufeff" if text.startswith("\ufeff") else ""
-        partial.write_bytes((mark + text).encode("utf-8", "surrogateescape"))
+    # A mark at the start would be taken for that of UTF-8, unless it comes after that one.
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    path.write_bytes((mark + text).encode("utf-8", "surrogateescape"))
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from .._arrays import Codes, Vectors
 from .._progress import Progress, silent
+from .._workspace import Workspace
 from ..codebooks import Codebooks, VectorKind
 from ..data.items import ImageItems, VectorItems
 from ..data.metadata import Described, Metadata
@@ -108,15 +108,15 @@ class Embedder:
         self,
         source: Source | VectorItems | ImageItems,
         *,
-        store: Path | None = None,
+        store: Workspace | None = None,
         on_progress: Progress = silent,
     ) -> Embedded:
         """Return the embeddings of a source.
 
         Args:
             source: Anything that `open_source` takes, or what it returned.
-            store: A folder in which work on images goes on where it was interrupted; see
-                `extract_features`.
+            store: A workspace, locked, in which work on images goes on where it was interrupted;
+                see `extract_features`.
             on_progress: Called with (text, items done, items in all).
 
         Raises:
@@ -137,7 +137,7 @@ class Embedder:
         self,
         source: Source | VectorItems | ImageItems,
         *,
-        store: Path | None = None,
+        store: Workspace | None = None,
         on_progress: Progress = silent,
     ) -> Encoded:
         """Return the codes of a source, in memory; arguments and errors as for `embed`.
@@ -167,7 +167,7 @@ class Embedder:
         return RowEncoder(items, self.codebooks, self._given)
 
     def _embed_images(
-        self, items: ImageItems, store: Path | None, on_progress: Progress
+        self, items: ImageItems, store: Workspace | None, on_progress: Progress
     ) -> Embedded:
         from .encoder import embed_images
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from .._devices import pick_device
 from .._files import sync
 from .._plain import thaw
 from .._progress import Progress, silent
-from .._workspace import Column, Workspace
+from .._workspace import Column, Job, Workspace
 from ..codebooks import Codebooks
 from ..data.images import Images, fingerprint, none_readable
 from ..data.views import Augmentation, plain_transform, seeded, view_transform
@@ -170,7 +169,7 @@ def extract_features(
     batch_size: int = 64,
     workers: int = 0,
     strict: bool = False,
-    store: Path | None = None,
+    store: Workspace | None = None,
     on_progress: Progress = silent,
 ) -> Extracted:
     """Compute features of images, and of random views of them to train on.
@@ -185,15 +184,14 @@ def extract_features(
         batch_size: Images in a forward pass, views included.
         workers: Processes that load images.
         strict: Refuse an unreadable image instead of skipping it.
-        store: A folder that keeps finished chunks of 1,024 images. A later call with the same
-            images, network and settings goes on from them. Remove the folder when the features
-            are safe.
+        store: The workspace, locked, that keeps finished chunks of 1,024 images. A later call with
+            the same images, network and settings goes on from them.
         on_progress: Called with ("extracting features", images done, images in all).
 
     Raises:
         InvalidInputError: If no image can be read, or with ``strict`` one cannot; or ``store``
             belongs to other images or settings.
-        ArtifactError: If another program is working in ``store``, or it is damaged.
+        ArtifactError: If ``store`` is damaged.
     """
     network = _Network(
         backbone,
@@ -220,7 +218,7 @@ def embed_images(
     batch_size: int = 64,
     workers: int = 0,
     strict: bool = False,
-    store: Path | None = None,
+    store: Workspace | None = None,
     on_progress: Progress = silent,
 ) -> EmbeddedImages:
     """Compute embeddings of images for codebooks that know a backbone.
@@ -278,35 +276,24 @@ class _Work:
         self._shape, self._job = (len(images), *shape), job
 
     def run(
-        self, store: Path | None, strict: bool, text: str, on_progress: Progress
+        self, store: Workspace | None, strict: bool, text: str, on_progress: Progress
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Skipped]:
         """Return the results of the readable images, their numbers, and the others.
 
         Raises:
             InvalidInputError: If none can be read, or with ``strict`` one cannot; or ``store``
                 belongs to another job.
-            ArtifactError: If another program is working in ``store``, or it is damaged.
+            ArtifactError: If ``store`` is damaged.
         """
-        if store is None:
-            return self._run(None, strict, text, on_progress)
-        job = {**self._job, **self._network.job, "images": fingerprint(self._images)}
-        workspace = Workspace(store, job)
-        with workspace.locked(resume=True, keep=True):
-            return self._run(workspace, strict, text, on_progress)
-
-    def _run(
-        self, workspace: Workspace | None, strict: bool, text: str, on_progress: Progress
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], Skipped]:
         n = len(self._images)
         results = np.zeros(self._shape, np.float32)
         skipped: Skipped = []
-        at, column = 0, None
-        if workspace is not None:
-            column = Column(workspace.path / "results.npy", self._shape, np.float32)
-            done = workspace.done()
-            at = int(done.get("images", 0))
+        at, job, column = 0, self._job_in(store), None
+        if job is not None:
+            column = Column(job.path / "results.npy", self._shape, np.float32)
+            at = job.count("images", n)
             results[:at] = column.read(0, at)
-            skipped = [(int(i), str(reason)) for i, reason in done.get("skipped", ())]
+            skipped = job.pairs("skipped", at)
         self._check(skipped, strict)
         while at < n:
             end = min(at + _CHUNK, n)
@@ -315,10 +302,10 @@ class _Work:
             skipped += unreadable
             if len(kept):
                 results[kept] = self._finish(features)
-            if workspace is not None and column is not None:
+            if job is not None and column is not None:
                 column.write(at, results[at:end])
                 sync(column.path)
-                workspace.note(images=end, skipped=skipped)
+                job.note(images=end, skipped=skipped)
             at = end
             on_progress(text, at, n)
         if len(skipped) == n:
@@ -327,6 +314,12 @@ class _Work:
         is_kept[[i for i, _ in skipped]] = False
         kept = np.flatnonzero(is_kept)
         return (results[kept] if skipped else results), kept, skipped
+
+    def _job_in(self, store: Workspace | None) -> Job | None:
+        if store is None:
+            return None
+        about = {**self._job, **self._network.job, "images": fingerprint(self._images)}
+        return store.job("embedding", about)
 
     @staticmethod
     def _check(skipped: Skipped, strict: bool) -> None:

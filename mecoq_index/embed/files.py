@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import atomic_file, check_output
+from .._files import check_output
 from .._progress import Progress, silent
-from .._workspace import work_beside
+from .._workspace import Workspace
 from ..codebooks import Codebooks
 from ..data.feature_file import save_features
 from ..data.images import Images
@@ -70,17 +70,20 @@ def write_embeddings(
         raise InvalidInputError(f"a file of embeddings must end in .npy, got {out.name!r}.")
     names_file = out.with_suffix(".names.txt")
     for file in (out, names_file):
-        check_output(file, overwrite=overwrite)
+        check_output(file, overwrite=overwrite or resume)
     items = open_source(source)
     check_names(items.names or ())  # before the work
-    with work_beside(out, resume=resume) as store:
+    with Workspace.beside(out).locked(resume) as store:
+        for file in (out, names_file):
+            store.check_output(file, overwrite=overwrite)
         found = Embedder(codebooks, **options).embed(items, store=store, on_progress=on_progress)
-        files = [out]
-        if found.names is not None:
-            write_names(names_file, found.names)
-            files.append(names_file)
-        with atomic_file(out) as partial, partial.open("wb") as stream:
-            np.save(stream, found.z)
+        files = [out] if found.names is None else [out, names_file]
+        # Who finds the embeddings finds the names, too: they come first.
+        with store.outputs(*reversed(files)) as partials:
+            with partials[-1].open("wb") as stream:
+                np.save(stream, found.z)
+            if found.names is not None:
+                write_names(partials[0], found.names)
     return Written(files, {"embeddings": found.z.shape}, found.skipped)
 
 
@@ -130,7 +133,7 @@ def write_features(
 
     if out.suffix != ".npz":
         raise InvalidInputError(f"a file of features must end in .npz, got {out.name!r}.")
-    check_output(out, overwrite=overwrite)
+    check_output(out, overwrite=overwrite or resume)
     if not 0 <= views <= MOST_VIEWS:
         raise InvalidInputError(f"views must be 0 to {MOST_VIEWS}, got {views}.")
     items = open_source(source)
@@ -144,7 +147,8 @@ def write_features(
         split = load_protocol(protocol, items.path, seed=seed)
         images = split.images
     model = load_backbone(backbone, image_size=image_size)
-    with work_beside(out, resume=resume) as store:
+    with Workspace.beside(out).locked(resume) as store:
+        store.check_output(out, overwrite=overwrite)
         found = extract_features(
             images,
             model,
@@ -167,6 +171,7 @@ def write_features(
                 names=metadata.names,
                 labels=None if items.labels is None else items.labels[found.kept],
                 backbone=record,
+                door=store.output,
             )
             shapes = {"features": found.features.shape, "views": found.views.shape}
             return Written([out], shapes, found.skipped)
@@ -179,6 +184,7 @@ def write_features(
             views=found.views[:, trained] if views else None,
             split=parts,
             backbone=record,
+            door=store.output,
         )
     return Written([out], {name: part.shape for name, part in parts.items()}, found.skipped)
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
+from ..errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,17 @@ _OPTIONS = {
     "milvus": "mecoq_index.engines.milvus.options:OPTIONS",
 }
 _WITHOUT_ADDRESSES = frozenset({"numpy", "torch", "faiss"})
+
+
+def plugin_file(name: str) -> str | None:
+    """The name of the file that a plug-in engine writes; None if there is no such plug-in."""
+    if name in _BUILTIN:
+        return None
+    try:
+        return str(get_engine(name).file_name)
+    except (InvalidInputError, MissingDependencyError):
+        return None
+
 
 BUILTIN_FILES = frozenset({"codes.npz", "index.faiss", "milvus.json"})
 """The names of the files that built-in engines write into a bundle."""

@@ -1,6 +1,6 @@
 """Build a bundle from vectors or codes of any number, in bounded memory, resumable at any moment.
 
-Finished parts are kept in a folder beside the output (see `_workspace`) until the bundle is there:
+Finished parts are kept in the workspace of the output (see `_workspace`) until the bundle is there:
 
     codes.npy       uint8 (n, M)
     trained.npz     what the engine's builder learned first, such as the centroids of lists
@@ -14,9 +14,10 @@ on more than one thread: FAISS's threads link items in the order in which they g
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,52 +28,25 @@ import numpy.typing as npt
 from .._arguments import check_known
 from .._array_file import open_archive
 from .._arrays import Codes, Ids, check_ids
-from .._files import atomic_file, move_directory, sync
+from .._files import atomic_file, check_readable, move_directory, remove, sync
 from .._progress import Progress, silent
-from .._workspace import Column, Workspace
+from .._workspace import Column, Job, Workspace
 from ..codebooks import Codebooks, VectorKind
 from ..data.reader import RowReader, sample_digest, state_of_files
 from ..embed.rows import RowEncoder
 from ..engines.base import Batch, Builder, Engine
 from ..engines.registry import DEFAULT_ENGINE, get_engine
 from ..errors import ArtifactError, InvalidInputError
-from .bundle import Bundle
 from .columns import Columns, ItemColumns
+from .manifest import read_manifest
 from .names import Names
+from .shard import Shard
 from .stored import check_place, save_bundle
 
+_BUILD = "build"  # what the workspace calls this work
 _NOTE_SECONDS = 0.2
 _ADDED_AT_A_TIME = 1 << 16
 _SUPPOSED_ITEMS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``number`` of ``count``, counted from 1, of a build that several machines share."""
-
-    number: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise InvalidInputError(
-                f"a shard i/n must have 1 <= i <= n, got {self.number}/{self.count}."
-            )
-
-    def bounds(self, n: int, chunk: int = 1) -> tuple[int, int]:
-        """Its first row, and the one after its last, of n rows that are encoded in chunks.
-
-        Where there are many chunks, shards end where chunks do: then every product of matrices is
-        of the same rows as in a build of the whole, and rounded alike.
-        """
-        step = chunk if n >= 8 * self.count * chunk else 1
-        first, last = (i * (n // step) // self.count * step for i in (self.number - 1, self.number))
-        return first, n if self.number == self.count else last
-
-
-def as_shard(shard: Shard | tuple[int, int] | None) -> Shard | None:
-    """A shard that is given as an object or as a pair (number, count)."""
-    return shard if shard is None or isinstance(shard, Shard) else Shard(*shard)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +96,7 @@ def build_bundle(
     names: Sequence[str] | None = None,
     columns: Columns | None = None,
     source: Mapping[str, Any] | None = None,
+    workspace: Workspace | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_progress: Progress = silent,
@@ -137,6 +112,7 @@ def build_bundle(
         names: The names of the rows of the whole, n strings; None without.
         columns: Values that the rows of the whole carry, in their order.
         source: Plain values that tell the rows' source from another one, for `resume`.
+        workspace: The workspace of the output if it is locked already.
         resume: Whether to go on from what an interrupted build of the same job has left.
         overwrite: Whether an existing bundle may be replaced.
         on_progress: Told how far the work has come.
@@ -151,17 +127,28 @@ def build_bundle(
     """
     out, options = Path(out), options or BuildOptions()
     job = _Job(rows, codebooks, out, options, ids, names, columns, source or {}, on_progress)
-    job.workspace.remove_empty()
-    finished = resume and job.is_finished()
-    check_output_bundle(out, options, codebooks, overwrite=overwrite or finished)
-    job.prepare()
-    with job.workspace.locked(resume):
-        if resume and job.is_finished():
+    check_output_bundle(out, options, codebooks, overwrite=overwrite or resume)
+    with nullcontext(workspace) if workspace else Workspace.beside(out).locked(resume) as work:
+        job.begin(work)
+        finished = is_written(work, out)
+        check_place(out, overwrite=overwrite or finished)
+        if finished:
             return None
+        job.prepare()
         job.encode_rows()
         engine = job.fill_engine()
         job.write(engine, overwrite)
         return engine
+
+
+def is_written(workspace: Workspace, out: Path) -> bool:
+    """Whether the build whose workspace this is has written the output, but was not tidied up.
+
+    Raises:
+        ArtifactError: If the output is no bundle, or damaged.
+    """
+    written = workspace.done_of(_BUILD).get("written")
+    return bool(written and out.exists() and read_manifest(out).get("checksum") == written)
 
 
 def check_output_bundle(
@@ -204,26 +191,25 @@ class _Job:
             name: _one_a_row(f"column {name!r}", values, rows.n)[part]
             for name, values in (columns or {}).items()
         }
-        self.workspace = Workspace(
-            out.with_name(f".{out.name}.build"),
-            {
-                **source,
-                "number of rows": rows.n,
-                "width of rows": rows.width,
-                "rows": [self._sample, state_of_files(rows)],
-                "codebooks": codebooks.fingerprint,
-                **options.plain(),
-                "chunk": self._encoder.chunk,
-            },
-        )
-        self._codes = self._column("codes", codebooks.M, dtype=np.uint8)
+        self._about = {
+            **source,
+            "number of rows": rows.n,
+            "width of rows": rows.width,
+            "rows": [self._sample, state_of_files(rows)],
+            "codebooks": codebooks.fingerprint,
+            **options.plain(),
+            "chunk": self._encoder.chunk,
+        }
 
-    def is_finished(self) -> bool:
-        """Whether an earlier run of this job has done all but tidying up."""
-        written = self.workspace.done().get("written")
-        if written is None or not self._out.exists():
-            return False
-        return bool(Bundle.read_manifest(self._out).get("checksum") == written)
+    def begin(self, workspace: Workspace) -> None:
+        """Take up the work where an earlier run has left it.
+
+        Raises:
+            InvalidInputError: If what the workspace holds is left from another job.
+            ArtifactError: If it is damaged.
+        """
+        self._job: Job = workspace.job(_BUILD, self._about)
+        self._codes = self._column("codes", self._codebooks.M, dtype=np.uint8)
 
     def prepare(self) -> None:
         """Make what can be made, and refuse what can be refused, before the rows are read.
@@ -244,14 +230,14 @@ class _Job:
             self._called = Names.from_strings(self._names, _as_array(self._numbers))
 
     def _column(self, name: str, *width: int, dtype: Any) -> Column:
-        return Column(self.workspace.path / f"{name}.npy", (self._n, *width), dtype)
+        return Column(self._job.path / f"{name}.npy", (self._n, *width), dtype)
 
     def _fill(
         self, column: Column, label: str, make: Callable[[int, int], npt.NDArray[Any]]
     ) -> None:
         """Write a column chunk by chunk, from the first one that is not noted as written."""
         name = column.path.stem
-        at = int(self.workspace.done().get(name, 0))
+        at = self._job.count(name, self._n)
         column.check(at)
         noted = time.monotonic()
         while at < self._n:
@@ -260,7 +246,7 @@ class _Job:
             column.write(at, make(at, end))
             if end == self._n or time.monotonic() > noted + _NOTE_SECONDS:
                 sync(column.path)
-                self.workspace.note(**{name: end})
+                self._job.note(**{name: end})
                 noted = time.monotonic()
             self._tell(label, end, self._n)
             at = end
@@ -296,8 +282,8 @@ class _Job:
 
     def _train(self) -> None:
         """Let the builder learn, or take up what it learned before an interruption."""
-        file = self.workspace.path / "trained.npz"
-        if file.exists():
+        file = self._job.path / "trained.npz"
+        if os.path.lexists(file):
             self._builder.restore(_read_arrays(file))
             return
         trained = self._builder.train(self._codes_to_train_on(), self._tell)
@@ -345,22 +331,22 @@ class _Job:
                 columns=ItemColumns.from_values(self._columns, _as_array(self._numbers)),
                 overwrite=overwrite,
                 description=description,
-                on_written=lambda checksum: self.workspace.note(written=checksum),
+                on_written=lambda checksum: self._job.note(written=checksum),
             )
 
         self._tell("writing", 0, 1)
         if overwrite and self._out.exists():
             save(self._out)
         else:
-            whole = self.workspace.path / "bundle"
-            if whole.exists():
-                shutil.rmtree(whole)
+            whole = self._job.path / "bundle"
+            remove(whole)
             save(whole)
             move_directory(whole, self._out)
         self._tell("writing", 1, 1)
 
 
 def _read_arrays(file: Path) -> dict[str, npt.NDArray[Any]]:
+    check_readable(file, links=False)
     try:
         with open_archive(file, what="file of arrays") as archive:
             return {name: archive[name] for name in archive.headers}

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,23 +35,33 @@ from typing import Any
 from .._files import (
     atomic_directory,
     atomic_file,
+    check_output,
     check_readable,
     first_line,
     sha256_file,
     sync,
 )
 from .._json import parse_json
+from .._locks import MARK, locked
 from .._optional import installed_version
+from .._system_errors import named
 from ..codebooks import Codebooks
-from ..engines.registry import BUILTIN_FILES
+from ..engines.registry import BUILTIN_FILES, plugin_file
 from ..errors import ArtifactError, InvalidInputError
 from .columns import ItemColumns
-from .manifest import FORMAT, FORMAT_VERSION, MANIFEST, OLD_NAMES, checksum, read_manifest
+from .manifest import (
+    COLUMNS,
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST,
+    NAMES,
+    OLD_NAMES,
+    PURPOSES,
+    checksum,
+    read_manifest,
+)
 from .names import Names
 from .stored_codebooks import (
-    CODEBOOKS,
-    OLD_CODEBOOKS,
-    WEIGHTS,
     Recorded,
     of_generation,
     plan_codebook_files,
@@ -61,10 +71,8 @@ from .stored_codebooks import (
 METRIC = "AQS: inner product of the block-normalized query with the decoded codes"
 
 _PACKAGES = ("mecoq-index", "numpy", "safetensors", "torch", "faiss-cpu", "faiss-gpu", "pymilvus")
-_NAMES, _LOCK = "names.npz", ".lock"
-_COLUMNS = "columns.npz"
-# The manifest tells the files of plug-in engines.
-_USUAL = {CODEBOOKS, WEIGHTS, OLD_CODEBOOKS, _NAMES, _COLUMNS, *BUILTIN_FILES}
+_LOCK = ".lock"
+_USUAL = {*BUILTIN_FILES, *(base for bases in PURPOSES.values() for base in bases)}
 _LOCK_SECONDS = 60
 
 
@@ -122,7 +130,7 @@ class Bundle:
     @classmethod
     def _read(cls, path: Path, manifest: Mapping[str, Any]) -> Bundle:
         for name, recorded in manifest["files"].items():
-            file = check_readable(path / name)
+            file = check_readable(path / name, links=False)
             if file.stat().st_size != recorded["bytes"] or sha256_file(file) != recorded["sha256"]:
                 raise ArtifactError(
                     f"{file} is damaged: it differs from the checksum in {MANIFEST}. "
@@ -208,8 +216,8 @@ def write_bundle(
     """
     path = Path(path)
     if overwrite and path.exists():
-        check_replaceable(path)
-        with _locked(path):
+        check_replaceable(path, index_file=content.index_file)
+        with locked(path / _LOCK, what=path, seconds=_LOCK_SECONDS):
             old = read_manifest(path)
             _commit(path, content, generation=old["generation"] + 1, on_written=on_written, old=old)
         return
@@ -223,7 +231,7 @@ def update_bundle(bundle: Bundle, content: Content) -> Bundle:
     Raises:
         ArtifactError: If somebody else has changed it since it was opened.
     """
-    with _locked(bundle.path):
+    with locked(bundle.path / _LOCK, what=bundle.path, seconds=_LOCK_SECONDS):
         if not bundle.is_current():
             raise ArtifactError(
                 f"{bundle.path} was changed by another program after it was opened here, so "
@@ -233,19 +241,6 @@ def update_bundle(bundle: Bundle, content: Content) -> Bundle:
             bundle.path, content, generation=bundle.generation + 1, old=bundle.manifest
         )
     return replace(bundle, manifest=manifest, names=content.names, columns=content.columns)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(path / _LOCK, timeout=_LOCK_SECONDS):
-            yield
-    except Timeout as exc:
-        raise ArtifactError(
-            f"{path} is being written by another program. Try again when it is done."
-        ) from exc
 
 
 def _commit(
@@ -262,11 +257,11 @@ def _commit(
     writers = {index_file: content.save_index, **books.writers}
     names_file = None
     if len(content.names):
-        names_file = of_generation(_NAMES, generation)
+        names_file = of_generation(NAMES, generation)
         writers[names_file] = content.names.save
     columns_file = None
     if len(content.columns):
-        columns_file = of_generation(_COLUMNS, generation)
+        columns_file = of_generation(COLUMNS, generation)
         writers[columns_file] = content.columns.save
     files = {**_write_files(folder, writers), **books.kept}
     manifest = {
@@ -293,13 +288,19 @@ def _commit(
         on_written(manifest["checksum"])
     with atomic_file(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    ours = _bases(manifest) | _bases(old or {})
-    for file in folder.iterdir():
-        if file.name not in {MANIFEST, _LOCK, *files} and _is_ours(file.name, ours):
-            # Windows cannot delete a file that a reader has open; the next writer removes it.
-            with suppress(PermissionError):
-                file.unlink()
+    _tidy_up(folder, {MANIFEST, _LOCK, _LOCK + MARK, *files}, _bases(old, content.index_file))
     return manifest
+
+
+def _tidy_up(folder: Path, stay: set[str], bases: set[str]) -> None:
+    """Remove the files of earlier generations, and what interrupted changes have left."""
+    # What cannot be removed, such as a file that a reader has open on Windows, waits for the next
+    # change: this one is complete.
+    with suppress(OSError):
+        for file in list(folder.iterdir()):
+            if file.name not in stay and _is_ours(file.name, bases):
+                with suppress(OSError):
+                    file.unlink()
 
 
 def _write_files(
@@ -309,35 +310,52 @@ def _write_files(
     files: dict[str, Recorded] = {}
     try:
         for name, write in sorted(writers.items()):
-            write(file := folder / name)
-            sync(file)
+            file = folder / name
+            file.unlink(missing_ok=True)  # a link would be written through
+            with named(file):
+                write(file)
+            sync(check_readable(file, links=False))
             files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
         sync(folder)  # the names must be on disk before the manifest has them
         return files
     except BaseException:
         for name in writers:
-            (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / name).unlink()
         raise
 
 
-def _bases(manifest: Mapping[str, Any]) -> set[str]:
-    return {without_generation(name) for name in manifest.get("files", ())}
+def _bases(manifest: Mapping[str, Any] | None, index_file: str | None) -> set[str]:
+    """The names that files of a bundle have: a manifest may list any file, which need not be one.
+
+    Args:
+        manifest: The manifest, which names an engine.
+        index_file: The name of the file of another engine, which is about to write.
+    """
+    theirs = None if manifest is None else plugin_file(manifest["engine"])
+    return _USUAL | {name for name in (index_file, theirs) if name is not None}
 
 
 def _is_ours(name: str, bases: set[str]) -> bool:
     """Whether a file belongs to a bundle: of any generation, complete or half-written."""
-    if partial := re.fullmatch(r"\.(.+)\.\w+\.partial", name):
+    if partial := re.fullmatch(r"\.(.+)\.[0-9a-f]+\.partial", name):
         name = partial[1]
-    return name in (MANIFEST, _LOCK, OLD_NAMES) or without_generation(name) in bases | _USUAL
+    return name in (MANIFEST, _LOCK, _LOCK + MARK) or without_generation(name) in bases
 
 
-def check_replaceable(path: str | Path) -> None:
+def check_replaceable(path: str | Path, *, index_file: str | None = None) -> None:
     """Refuse to overwrite a folder with foreign files, because replacing would delete them.
 
+    Args:
+        path: The folder.
+        index_file: The name of the file that the engine which is to write calls its own.
+
     Raises:
-        InvalidInputError: If ``path`` is no readable bundle, or holds other files as well.
+        InvalidInputError: If ``path`` is a link, no readable bundle, or holds other files as well.
+        OSError: If the system lets nobody write there.
     """
     path = Path(path)
+    check_output(path, overwrite=True, folder=True)
     try:
         manifest = read_manifest(path)
     except ArtifactError as exc:
@@ -345,8 +363,8 @@ def check_replaceable(path: str | Path) -> None:
             f"{path} exists and is no bundle, so it is not overwritten. "
             f"Choose another name, or remove it yourself. ({exc})"
         ) from exc
-    ours = _bases(manifest)
-    if foreign := sorted(file.name for file in path.iterdir() if not _is_ours(file.name, ours)):
+    bases = _bases(manifest, index_file)
+    if foreign := sorted(file.name for file in path.iterdir() if not _is_ours(file.name, bases)):
         raise InvalidInputError(
             f"{path} holds files that are not the bundle's, so it is not overwritten: "
             f"{', '.join(foreign[:3])}{', ...' if len(foreign) > 3 else ''}. Move them away first."

@@ -18,7 +18,7 @@ from ..embed.embedder import Embedder
 from ..engines.abilities import Tunable, Tuned
 from ..engines.registry import DEFAULT_ENGINE, options_of
 from ..errors import InvalidInputError
-from .build import BuildOptions, Shard, as_shard
+from .build import BuildOptions
 from .bundle import Bundle
 from .columns import Columns
 from .contents import Contents
@@ -29,6 +29,7 @@ from .opened import OpenedIndex
 from .opening import attach, is_address
 from .pickling import from_bytes, to_bytes
 from .queries import as_rows
+from .shard import Shard, as_shard
 from .stored import check_place, open_bundle, save_bundle, save_changes
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .._progress import Progress
-from .._workspace import work_beside
+from .._workspace import Workspace
 from ..data.reader import ArrayRows, RowReader
 from ..data.source import ImageItems
 from ..embed.embedder import Embedder, Encoded
@@ -19,7 +19,7 @@ from ..engines.base import Builder, Engine
 from ..engines.filling import fill
 from ..engines.registry import get_engine
 from ..errors import InvalidInputError
-from .build import BuildOptions, build_bundle, check_output_bundle
+from .build import BuildOptions, build_bundle, check_output_bundle, is_written
 from .bundle import Bundle
 from .columns import ItemColumns
 from .contents import Contents
@@ -81,7 +81,8 @@ def make_index(
     if out is None or not keeps_items:
         return _make_whole(items, embedder, out, options, resume, overwrite, on_progress)
     check_output_bundle(out, options, embedder.codebooks, overwrite=overwrite or resume)
-    with work_beside(out, resume=resume) as store:
+    with Workspace.beside(out).locked(resume) as store:
+        check_place(out, overwrite=overwrite or is_written(store, out))
         rows: RowReader
         if isinstance(items, ImageItems):  # embedded first, resumably
             embedded = embedder.embed(items, store=store, on_progress=on_progress)
@@ -98,6 +99,7 @@ def make_index(
             names=metadata.names,
             columns=metadata.columns,
             source={"source": None if items.path is None else str(items.path.resolve())},
+            workspace=store,
             resume=resume,
             overwrite=overwrite,
             on_progress=on_progress,
@@ -123,10 +125,11 @@ def _make_whole(
     if not kind.holds_items:
         more = {"resume": resume, "overwrite": overwrite}
     builder = options.builder(embedder.codebooks, len(items), **more)
-    # What was embedded stays beside the output if the engine's server fails.
-    keeps_work = out is not None and isinstance(items, ImageItems)
-    work = work_beside(out, resume=resume) if out is not None and keeps_work else nullcontext()
+    # There what was embedded stays if the engine's server fails.
+    work = Workspace.beside(out).locked(resume) if out is not None else nullcontext()
     with work as store:
+        if out is not None:
+            check_place(out, overwrite=overwrite)
         encoded = embedder.encode(items, store=store, on_progress=on_progress)
         return _filled(builder, encoded, kind, out, overwrite, on_progress)
 

@@ -17,6 +17,7 @@ from ..errors import ArtifactError, InvalidInputError
 from .bundle import Bundle
 from .columns import ItemColumns
 from .names import Names
+from .shard import Shard
 from .stored import check_holds_items, check_place, open_bundle, save_bundle
 
 
@@ -73,23 +74,40 @@ def _in_order(parts: list[Path]) -> list[Path]:
     Raises:
         InvalidInputError: If some parts are shards and others not, or a shard is missing or twice.
     """
-    shards = [Bundle.read_manifest(part)["description"].get("shard") for part in parts]
-    if not any(shards):
+    found = [_shard_of(part) for part in parts]
+    shards = [shard for shard in found if shard is not None]
+    if not shards:
         return parts
-    if not all(shards):
-        odd = parts[[bool(shard) for shard in shards].index(False)]
+    if len(shards) < len(parts):
+        odd = parts[found.index(None)]
         raise InvalidInputError(f"{odd} is no shard, but others are. Merge the shards first.")
-    for part, shard in zip(parts, shards, strict=True):
-        if not (isinstance(shard, list) and len(shard) == 2 and all(type(n) is int for n in shard)):
-            raise ArtifactError(f"{part} is damaged: its manifest does not say which shard it is.")
-    numbers, counts = zip(*shards, strict=True)
-    # Not by a range up to the count, which a manifest may put at billions.
-    if set(counts) != {len(parts)} or sorted(numbers) != [*range(1, len(parts) + 1)]:
+    count = shards[0].count
+    if sorted(shards, key=lambda shard: shard.number) != [
+        Shard(number, len(parts)) for number in range(1, len(parts) + 1)
+    ]:
         raise InvalidInputError(
-            f"the shards must be 1 to {counts[0]} of one build, each once, got "
-            f"{', '.join(f'{number}/{count}' for number, count in shards)}."
+            f"the shards must be 1 to {count} of one build, each once, got "
+            f"{', '.join(f'{shard.number}/{shard.count}' for shard in shards)}."
         )
+    numbers = [shard.number for shard in shards]
     return [part for _, part in sorted(zip(numbers, parts, strict=True))]
+
+
+def _shard_of(part: Path) -> Shard | None:
+    """Which part of a build a bundle is, by its manifest.
+
+    Raises:
+        ArtifactError: If the manifest says something impossible.
+    """
+    shard = Bundle.read_manifest(part)["description"].get("shard")
+    if shard is None:
+        return None
+    if not isinstance(shard, list) or [type(number) for number in shard] != [int, int]:
+        raise ArtifactError(f"{part} is damaged: a shard must be two numbers, got {shard!r:.40}.")
+    try:
+        return Shard(*shard)
+    except InvalidInputError as exc:
+        raise ArtifactError(f"{part} is damaged: {exc}") from exc
 
 
 def _check_alike(

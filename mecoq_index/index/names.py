@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from .._array_file import open_archive
 from .._arrays import Ids, check_ids
+from .._files import atomic_file
 from ..errors import ArtifactError, InvalidInputError
 from . import texts
 from .texts import Bytes as Text
@@ -102,7 +103,7 @@ class Names:
     def save(self, path: str | Path) -> None:
         """Write an uncompressed ``.npz`` under exactly this name; equal names give equal bytes."""
         # Given a path instead of a stream, NumPy would append a suffix to it.
-        with Path(path).open("wb") as stream:
+        with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
             np.savez(stream, ids=self.ids, offsets=self.offsets, text=self.text)
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from .bundle import Bundle, Content, check_replaceable, update_bundle, write_bun
 from .columns import ItemColumns
 from .names import Names
 from .opening import check_opening_options
+from .stored_codebooks import without_generation
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
@@ -24,7 +25,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     Raises:
         InvalidInputError: If its folder is missing, or it exists and may not be replaced.
     """
-    check_output(path, overwrite=overwrite)
+    check_output(path, overwrite=overwrite, folder=True)
     if path.exists():
         check_replaceable(path)
 
@@ -140,6 +141,11 @@ def open_bundle(path: str | Path, **options: Any) -> tuple[Engine, Bundle]:
         bundle = Bundle.open(path)
         try:
             engine = get_engine(bundle.engine)
+            if without_generation(bundle.index_path.name) != engine.file_name:
+                raise ArtifactError(
+                    f"{bundle.path} is damaged: the file of the {bundle.engine} engine is called "
+                    f"{engine.file_name}, but the manifest names {bundle.index_path.name}."
+                )
             check_opening_options(options, engine)
             return engine.open(bundle.index_path, bundle.codebooks, **options), bundle
         except (ArtifactError, FileNotFoundError) as exc:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._files import sha256_file
+from .._files import check_readable, sha256_file
 from ..codebook_file import write, write_weights
 from ..codebooks import Codebooks
+from ..errors import ArtifactError
 
 CODEBOOKS, WEIGHTS = "codebooks.safetensors", "backbone.safetensors"
 OLD_CODEBOOKS = "codebooks.pt"  # of bundles of versions 1 and 2
+_GENERATION = re.compile(r"-([0-9]{1,12})\Z")
 
 Recorded = dict[str, int | str]
 """Size and SHA-256 of a file, as the manifest has them."""
@@ -74,7 +76,10 @@ def _weights_to_keep(folder: Path, digest: str | None, old: Mapping[str, Any] | 
     if old is None or name is None or old.get("backbone_sha256") != digest:
         return None
     file = folder / name
-    undamaged = file.is_file() and sha256_file(file) == old["files"][name]["sha256"]
+    try:
+        undamaged = sha256_file(check_readable(file, links=False)) == old["files"][name]["sha256"]
+    except ArtifactError:
+        return None
     return name if undamaged else None
 
 
@@ -87,4 +92,10 @@ def of_generation(name: str, generation: int) -> str:
 def without_generation(name: str) -> str:
     """Return the name of a file without the number of its generation."""
     stem, dot, suffix = name.partition(".")
-    return re.sub(r"-\d+$", "", stem) + dot + suffix
+    return _GENERATION.sub("", stem) + dot + suffix
+
+
+def generation_of(name: str) -> int | None:
+    """Return the number of the generation in the name of a file; None without one."""
+    found = _GENERATION.search(name.partition(".")[0])
+    return None if found is None else int(found[1])

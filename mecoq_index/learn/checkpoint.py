@@ -7,6 +7,7 @@ from it, and an index can be built from it as it is.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from .._files import atomic_file, check_readable
+from .._system_errors import named
 from ..codebook_file import load_torch, torch_content
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
@@ -89,24 +91,41 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RunLog:
-    """An append-only file of JSON lines, written before the next epoch begins."""
+    """An append-only file of JSON lines, written before the next epoch begins.
 
-    def __init__(self, path: Path | None, *, resume_at: int | None = None) -> None:
+    Args:
+        path: The file; None for no log.
+        head: The first record, on the run.
+        resume_at: The number of epochs that are done; their records stay, if the file has the same
+            head.
+    """
+
+    def __init__(
+        self, path: Path | None, head: Mapping[str, Any], *, resume_at: int | None = None
+    ) -> None:
         self._path = path
         if path is None:
             return
-        kept = []
-        if resume_at is not None and path.exists():
+        lines = [json.dumps(head)]
+        if resume_at is not None and path.is_file():
+            first, *rest = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
             # Epochs after the checkpoint are trained and logged again.
-            for line in path.read_text(encoding="utf-8").splitlines():
-                record = json.loads(line)
-                if record.get("epoch", -1) < resume_at:
-                    kept.append(line)
+            if first == lines[0]:
+                lines += [line for line in rest if 0 <= _epoch_of(line) < resume_at]
         with atomic_file(path) as partial:
-            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+            flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+            with named(self._path), os.fdopen(os.open(self._path, flags), "ab") as stream:
+                stream.write(json.dumps(record).encode() + b"\n")
+
+
+def _epoch_of(line: str) -> int:
+    """The epoch that a record is of; -1 for a line that a full disk has cut short."""
+    try:
+        return int(json.loads(line)["epoch"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return -1

@@ -103,20 +103,26 @@ def fit(
             # If preparing is interrupted, the checkpoint of another run must not remain.
             paths.checkpoint.unlink(missing_ok=True)
         run.prepare()
-    log = RunLog(None if paths is None else paths.log, resume_at=run.epoch if resumed else None)
-    if not resumed:
-        log.write({"config": config.to_dict(), "source": run.source_identity()})
     run_provenance = {**(provenance or {}), **run.provenance()}
     if paths is not None and not resumed:
+        # Before the log: a log without a checkpoint is never that of a run to go on with.
         save_checkpoint(paths.checkpoint, run.codebooks(run_provenance), run.state())
+    log = RunLog(
+        None if paths is None else paths.log,
+        {"config": config.to_dict(), "source": run.source_identity()},
+        resume_at=run.epoch if resumed else None,
+    )
     while not run.is_done:
         try:
             logged = run.train_epoch(on_progress)
-        except TrainingError:
+        except TrainingError as exc:
+            if paths is None:
+                raise
             # A resumed run would fail in the same way.
-            if paths is not None:
-                paths.checkpoint.unlink(missing_ok=True)
-            raise
+            paths.checkpoint.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{exc} {paths.log} tells how it went; --overwrite replaces it."
+            ) from exc
         if held_out is not None:
             logged["view_agreement"] = run.judge(held_out)
         log.write(logged)

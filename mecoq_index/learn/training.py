@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from .._arrays import Vectors
 from .._files import check_output
 from .._optional import require
 from .._progress import Progress, reported
+from .._workspace import Workspace
 from ..codebook_file import check_suffix
 from ..codebooks import Codebooks, VectorStatistics
 from ..data.features import FeatureViews
@@ -124,9 +126,6 @@ def train(
     """
     require("torch", extra="train", purpose="training")
     path = None if out is None else Path(out)
-    if path is not None:
-        _check_output(path, resume=resume, overwrite=overwrite)
-    items = open_source(source, vector_column=vector_column)
     asked = _Asked(bits, objective, codewords, config, patience, settings)
     of_images = {
         "backbone": backbone,
@@ -134,20 +133,24 @@ def train(
         "protocol": protocol,
         "augmentation": augmentation,
     }
-    run = {
-        "out": path,
-        "device": device,
-        "resume": resume,
-        "provenance": {"trained_on": str(getattr(items.path, "name", "") or "memory")},
-    }
-    if isinstance(items, ImageItems):
-        if normalize:
-            raise InvalidInputError("normalize divides vectors by their length; these are images.")
-        return _train_on_images(items, asked, of_images, run, workers, strict, progress)
-    for name, value in of_images.items():
-        if value is not None:
-            raise InvalidInputError(f"{name} is for images, but the source holds vectors.")
-    return _train_on_vectors(items, asked, normalize, run, progress)
+    with _alone(path, resume=resume, overwrite=overwrite):
+        items = open_source(source, vector_column=vector_column)
+        run = {
+            "out": path,
+            "device": device,
+            "resume": resume,
+            "provenance": {"trained_on": str(getattr(items.path, "name", "") or "memory")},
+        }
+        if isinstance(items, ImageItems):
+            if normalize:
+                raise InvalidInputError(
+                    "normalize divides vectors by their length; these are images."
+                )
+            return _train_on_images(items, asked, of_images, run, workers, strict, progress)
+        for name, value in of_images.items():
+            if value is not None:
+                raise InvalidInputError(f"{name} is for images, but the source holds vectors.")
+        return _train_on_vectors(items, asked, normalize, run, progress)
 
 
 @dataclass(frozen=True)
@@ -210,17 +213,31 @@ def _named(objective: ObjectiveName | Settings | None) -> dict[str, ObjectiveNam
     return {"objective": cast(ObjectiveName, name)}
 
 
-def _check_output(path: Path, *, resume: bool, overwrite: bool) -> None:
+@contextmanager
+def _alone(path: Path | None, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Check the output, and keep other programs from training for it, while the block runs."""
+    if path is None:
+        yield
+        return
     check_suffix(path)
     check_output(path, overwrite=overwrite)
-    checkpoint = RunPaths(path).checkpoint
-    if checkpoint.exists() and not (resume or overwrite):
+    with Workspace.beside(path).locked(resume=False):
+        _check_files(RunPaths(path), resume=resume, overwrite=overwrite)
+        yield
+
+
+def _check_files(paths: RunPaths, *, resume: bool, overwrite: bool) -> None:
+    check_output(paths.out, overwrite=overwrite)
+    may_stay = resume or overwrite
+    if paths.checkpoint.exists() and not may_stay:
         raise InvalidInputError(
-            f"{checkpoint} is left from an interrupted run. Use resume (--resume) to go on from "
-            "it, or overwrite (--overwrite) to start again."
+            f"{paths.checkpoint} is left from an interrupted run. Use resume (--resume) to go on "
+            "from it, or overwrite (--overwrite) to start again."
         )
+    check_output(paths.checkpoint, overwrite=may_stay)
+    check_output(paths.log, overwrite=overwrite or (resume and paths.checkpoint.exists()))
     if overwrite and not resume:
-        checkpoint.unlink(missing_ok=True)
+        paths.checkpoint.unlink(missing_ok=True)
 
 
 def _train_on_vectors(

@@ -5,6 +5,7 @@ import torch
 pytest.importorskip("torchvision")
 Image = pytest.importorskip("PIL.Image")
 
+from mecoq_index._workspace import Workspace
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.data.images import ImageArray, ImageFiles, find_images
 from mecoq_index.data.views import ImageViews, plain_transform
@@ -92,20 +93,24 @@ def test_an_interrupted_extraction_goes_on_from_its_chunks(tmp_path, monkeypatch
         if count == 12:
             raise KeyboardInterrupt
 
-    store = tmp_path / "store"
+    def extract(views, **options):
+        with Workspace.beside(tmp_path / "f.npz").locked(resume=True) as store:
+            return extract_features(images, backbone, views=views, store=store, **options)
+
     with pytest.raises(KeyboardInterrupt):
-        extract_features(images, backbone, views=1, store=store, on_progress=interrupt)
-    computed = []
-    real = encoder._Network.features
-    monkeypatch.setattr(encoder._Network, "features", lambda *a: computed.append(a) or real(*a))
-    resumed = extract_features(images, backbone, views=1, store=store)
-    assert len(computed) == 2
-    np.testing.assert_array_equal(resumed.features, whole.features)
-    np.testing.assert_array_equal(resumed.views, whole.views)
+        extract(1, on_progress=interrupt)
     with pytest.raises(
         InvalidInputError, match=r"left from another run, which differs in: views\. Leave out"
     ):
-        extract_features(images, backbone, views=2, store=store)
+        extract(2)
+    computed = []
+    real = encoder._Network.features
+    monkeypatch.setattr(encoder._Network, "features", lambda *a: computed.append(a) or real(*a))
+    resumed = extract(1)
+    assert len(computed) == 2
+    np.testing.assert_array_equal(resumed.features, whole.features)
+    np.testing.assert_array_equal(resumed.views, whole.views)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("layers", [0, 1, -1])

@@ -259,7 +259,7 @@ def test_two_programs_do_not_build_one_output_at_once(tmp_path):
     def build_too(text, done, total):
         build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", NUMPY)
 
-    with pytest.raises(ArtifactError, match=r"another program is at work in .*\.x\.build"):
+    with pytest.raises(ArtifactError, match=r"another program is at work in .*\.x\.work"):
         build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", NUMPY, on_progress=build_too)
 
 
@@ -352,7 +352,7 @@ def test_every_single_interruption_can_be_gone_on_with(tmp_path, overwrite):
         ends = [done for text, done, _ in told.seen if text == "encoding"]
         ends_again = [done for text, done, _ in told_again.seen if text == "encoding"]
         assert not set(ends) & set(ends_again)
-        assert not out.with_name(f".{out.name}.build").exists()
+        assert not out.with_name(f".{out.name}.work").exists()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -368,7 +368,7 @@ def test_a_build_that_was_finished_but_not_tidied_up_is_known_as_such(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building.Workspace, "_remove", lambda self: None)
         build(overwrite=overwrite)
-    assert inside(tmp_path) == [".x.build", "x"]
+    assert inside(tmp_path) == [".x.work", "x"]
     before = content(tmp_path / "x")
     build(resume=True, on_progress=InterruptAt(1))  # without --overwrite, and without any work
     assert content(tmp_path / "x") == before
@@ -390,8 +390,8 @@ def test_another_bundle_in_the_place_of_a_finished_one_is_not_taken_for_it(tmp_p
 
 def test_what_is_left_of_a_folder_without_a_job_is_removed(tmp_path):
     build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", NUMPY)
-    (tmp_path / ".x.build").mkdir()
-    (tmp_path / ".x.build" / ".lock").touch()
+    (tmp_path / ".x.work").mkdir()
+    (tmp_path / ".x.work" / ".lock").touch()
     with pytest.raises(InvalidInputError, match="x exists already"):
         build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", NUMPY, resume=True)
     assert inside(tmp_path) == ["x"]
@@ -420,10 +420,10 @@ def interrupt(out, rows=None, *, number=2, codebooks=BOOKS, **options):
 def test_the_work_of_another_job_is_refused_and_kept(tmp_path, change, message):
     same = {"rows": ArrayRows(VECTORS), "codebooks": BOOKS, "source": {"file": "a"}}
     interrupt(tmp_path / "x", source={"file": "a"})
-    kept = content(tmp_path / ".x.build")
+    kept = content(tmp_path / ".x.work")
     with pytest.raises(InvalidInputError, match=f"left from another run, which {message}"):
         build_bundle(out=tmp_path / "x", resume=True, **(same | change))
-    assert content(tmp_path / ".x.build") == kept
+    assert content(tmp_path / ".x.work") == kept
 
 
 def test_a_file_that_was_changed_since_is_noticed(tmp_path):
@@ -451,25 +451,43 @@ def test_without_resume_a_build_starts_again(tmp_path):
 
 def test_a_refused_build_keeps_what_another_one_has_left(tmp_path):
     interrupt(tmp_path / "x")
-    kept = content(tmp_path / ".x.build")
+    kept = content(tmp_path / ".x.work")
     with pytest.raises(InvalidInputError, match="unknown engine"):
         build_bundle(ArrayRows(CODES), BOOKS, tmp_path / "x", BuildOptions(engine="fais"))
-    assert content(tmp_path / ".x.build") == kept
+    assert content(tmp_path / ".x.work") == kept
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"job": 3, "done": {}}', '{"job": {}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("{", "[]", "", '{"jobs": {}}', '{"jobs": {"build": 3}, "written": {}}'),
+        *('{"jobs": {"build": {"about": {}}}, "written": {}}', '{"jobs": {}, "written": 3}'),
+        "[" * 100_000,
+    ],
+)
 def test_damaged_notes_are_refused(tmp_path, damage):
     interrupt(tmp_path / "x")
-    (tmp_path / ".x.build" / "job.json").write_text(damage)
+    (tmp_path / ".x.work" / "job.json").write_text(damage)
     with pytest.raises(ArtifactError, match=r"job.json is damaged. Leave out --resume"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
     build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x")
 
 
+@pytest.mark.parametrize("rows", [-1, N + 1, 2.5, "7", True, None, [3], 10**30])
+def test_numbers_of_rows_that_cannot_be_are_refused(tmp_path, rows):
+    interrupt(tmp_path / "x")
+    file = tmp_path / ".x.work" / "job.json"
+    found = json.loads(file.read_text())
+    found["jobs"]["build"]["done"]["codes"] = rows
+    file.write_text(json.dumps(found))
+    with pytest.raises(ArtifactError, match=r"job.json is damaged. Leave out --resume"):
+        build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)
+
+
 @pytest.mark.parametrize("size", [None, 0, 100])
 def test_finished_work_that_is_gone_is_noticed(tmp_path, size):
     interrupt(tmp_path / "x")
-    file = tmp_path / ".x.build" / "codes.npy"
+    file = tmp_path / ".x.work" / "codes.npy"
     file.unlink() if size is None else os.truncate(file, size)
     with pytest.raises(ArtifactError, match=r"codes.npy lacks rows that were written. Leave out"):
         build_bundle(ArrayRows(VECTORS), BOOKS, tmp_path / "x", resume=True)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..._files import atomic_file, sha256_file
+from ..._files import atomic_file, atomic_files, check_output, sha256_file
 from ..._optional import import_faiss
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
@@ -98,23 +98,16 @@ def export_index(
             "Leave one of them out."
         )
     out = Path(out)
-    _check_files(out, overwrite)
+    for suffix in ("", _NOTE, _NAMES, _PROJECTION):
+        check_output(_beside(out, suffix), overwrite=overwrite)
     takes = takes or ("features" if len(codebooks.projection) == 1 else "embeddings")
     spec = engine.spec if engine is not None else parse(factory or "MeCoQ", codebooks)
     spec = _with_projection(spec, codebooks, takes)
     index = make_index(spec, codebooks)
     if engine is not None:
         _fill(index, engine)
-    has_names = False
-    if engine is not None and names is not None and len(names):
-        _write_names(_beside(out, _NAMES), names, engine.ids().tolist())
-        has_names = True
+    called = names if engine is not None and names is not None and len(names) else None
     embeds = takes == "embeddings" and bool(codebooks.projection or codebooks.normalize)
-    if embeds:
-        write_projection(_beside(out, _PROJECTION), codebooks)
-    with atomic_file(out) as partial:
-        import_faiss().write_index(index, str(partial))
-        digest = sha256_file(partial)
     note = {
         "format": "mecoq-index FAISS export",
         "factory": str(spec),
@@ -125,17 +118,24 @@ def export_index(
         "metric": GRAPH_METRIC if spec.graph else METRIC,
         "M": codebooks.M,
         "fingerprint": codebooks.fingerprint,
-        "sha256": digest,
-        "names": _beside(out, _NAMES).name if has_names else None,
+        "sha256": "",
+        "names": None if called is None else _beside(out, _NAMES).name,
         "projection": _beside(out, _PROJECTION).name if embeds else None,
         "train": "after faiss.read_index, train() would overwrite the codebooks: to train, read "
         "the file with mecoq_index.read_index instead",
     }
-    with atomic_file(_beside(out, _NOTE)) as partial:
-        partial.write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    for suffix, written in ((_NAMES, has_names), (_PROJECTION, embeds)):
-        if not written:
-            _beside(out, suffix).unlink(missing_ok=True)
+    written = [_NAMES] * (called is not None) + [_PROJECTION] * embeds + [_NOTE, ""]
+    with atomic_files(*(_beside(out, suffix) for suffix in written)) as partials:
+        files = dict(zip(written, partials, strict=True))
+        if called is not None and engine is not None:
+            _write_names(files[_NAMES], called, engine.ids().tolist())
+        if embeds:
+            _write_projection(files[_PROJECTION], codebooks)
+        import_faiss().write_index(index, str(files[""]))
+        note["sha256"] = sha256_file(files[""])
+        files[_NOTE].write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    for suffix in {_NAMES, _PROJECTION}.difference(written):
+        _beside(out, suffix).unlink(missing_ok=True)
     return note
 
 
@@ -145,6 +145,11 @@ def write_projection(path: str | Path, codebooks: Codebooks) -> None:
     Raises:
         InvalidInputError: If the folder does not exist.
     """
+    with atomic_file(Path(path)) as partial:
+        _write_projection(partial, codebooks)
+
+
+def _write_projection(path: Path, codebooks: Codebooks) -> None:
     arrays: dict[str, Any] = {
         "format": PROJECTION_FORMAT,
         "version": 1,
@@ -156,7 +161,7 @@ def write_projection(path: str | Path, codebooks: Codebooks) -> None:
     for i, layer in enumerate(codebooks.projection):
         arrays |= {f"weight{i}": layer.weight, f"bias{i}": layer.bias}
     # Given a path instead of a stream, NumPy would append a suffix to it.
-    with atomic_file(Path(path)) as partial, partial.open("wb") as stream:
+    with path.open("wb") as stream:
         np.savez(stream, **arrays)
 
 
@@ -164,20 +169,9 @@ def _beside(out: Path, suffix: str) -> Path:
     return out.with_name(out.name + suffix)
 
 
-def _check_files(out: Path, overwrite: bool) -> None:
-    """Refuse files that exist, before the first of them is written."""
-    for path in (out, *(_beside(out, suffix) for suffix in (_NOTE, _NAMES, _PROJECTION))):
-        if path.is_dir():
-            raise InvalidInputError(f"{path} is a folder, but a file is to be written there.")
-        if path.exists() and not overwrite:
-            raise InvalidInputError(
-                f"{path} exists already. Choose another name, or allow overwriting."
-            )
-
-
 def _write_names(path: Path, names: Names, ids: list[int]) -> None:
     """Write a JSON object of names by id, an entry a line."""
-    with atomic_file(path) as partial, partial.open("w", encoding="ascii") as stream:
+    with path.open("w", encoding="ascii") as stream:
         for at in range(0, len(ids), _NAMES_AT_ONCE):
             part = {str(i): names[i] for i in ids[at : at + _NAMES_AT_ONCE]}
             stream.write(",\n" if at else "{\n")

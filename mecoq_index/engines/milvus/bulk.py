@@ -12,6 +12,8 @@ its compression finds the codewords that decoded vectors repeat: at D = 128 and 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,9 +25,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..._arrays import Codes, Ids, as_ids
-from ..._files import atomic_directory, first_line, move_directory
+from ..._files import (
+    atomic_directory,
+    beside,
+    check_output,
+    check_place,
+    check_readable,
+    first_line,
+    move_directory,
+    remove,
+)
 from ..._optional import require
-from ...errors import InvalidInputError, MissingDependencyError
+from ...errors import ArtifactError, InvalidInputError, MissingDependencyError
 from ..base import Batch, Columns
 from . import schema
 from .batches import split
@@ -322,26 +333,33 @@ def _write_note(
 @contextmanager
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a folder as `atomic_directory` does, which may replace an older export."""
-    if not (overwrite and path.exists()):
+    check_place(path)
+    fresh, old = beside(path, ".new"), beside(path, ".old")
+    if not os.path.lexists(path) and old.is_dir() and not old.is_symlink():
+        move_directory(old, path)  # a run before was killed between the last two steps
+    check_output(path, overwrite=overwrite, folder=True)
+    if not path.exists():
         with atomic_directory(path) as partial:
             yield partial
         return
     _check_ours(path)
-    fresh = path.with_name(f".{path.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    for left in (fresh, old):
+        remove(left)
     with atomic_directory(fresh) as partial:
         yield partial
-    shutil.rmtree(path)
+    move_directory(path, old)
     move_directory(fresh, path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_ours(path: Path) -> None:
     try:
-        note = json.loads((path / NOTE).read_text(encoding="utf-8"))
-        ours = {NOTE, *note["files"]} if note["format"] == FORMAT else set()
-    except (OSError, ValueError, LookupError, TypeError):
-        ours = set()
-    if not ours or {file.name for file in path.iterdir()} - ours:
+        text = check_readable(path / NOTE, links=False).read_text(encoding="utf-8")
+        ours = json.loads(text)["format"] == FORMAT
+    except (ArtifactError, OSError, ValueError, LookupError, TypeError):
+        ours = False
+    names = {file.name for file in path.iterdir()} - {NOTE}
+    if not ours or not all(re.fullmatch(r"part-[0-9]{5,}\.parquet", name) for name in names):
         raise InvalidInputError(
             f"{path} must hold only the files of an earlier export to be overwritten, but holds "
             "others. Choose another name, or remove it yourself."
