@@ -20,6 +20,7 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
 from .calls import reconstruct_n
+from .forking import about_to_work
 from .inject import layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
@@ -122,6 +123,7 @@ def make_centroids(
         the same centroids.
     """
     faiss = import_faiss()
+    about_to_work()
     width = sample.shape[1]
     parameters = faiss.ClusteringParameters()
     parameters.spherical = True
@@ -192,6 +194,7 @@ def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
     Returns:
         int64, shape (n,).
     """
+    about_to_work()
     lists: Ids = core.quantizer.search(decode(codes, codebooks), 1)[1][:, 0]
     return lists
 

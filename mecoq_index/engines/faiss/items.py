@@ -25,6 +25,7 @@ from ...errors import InvalidInputError
 from ...scoring import decode
 from ..base import Batch
 from .coarse import assign_lists
+from .forking import about_to_work
 from .inject import Layers, bits_per_code
 from .layout import (
     Lists,
@@ -53,6 +54,7 @@ class Adder:
                 "the index has no lists yet to add items to. Make them with "
                 "mecoq_index.engines.faiss.coarse.train_coarse_quantizer, or by FaissEngine.build."
             )
+        about_to_work()
         self._layers, self._codebooks = layers, codebooks
         self._nbits = bits_per_code(codebooks)
         self._stage = _plain_twin(layers) if layers.is_fast_scan else None
