@@ -4,9 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+from faiss_layouts import ACCEPTED, codebooks_for, layer, make_codebooks, width_of
 
 from mecoq_index import scoring
-from mecoq_index.codebooks import Codebooks, Layer
+from mecoq_index.codebooks import Layer
 from mecoq_index.engines.faiss.coarse import train_coarse_quantizer
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.factory import index_factory, read_index, spec_of
@@ -16,59 +17,6 @@ from mecoq_index.engines.faiss.inject import holds, inject, layers_of, stored_co
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError
 
 faiss = pytest.importorskip("faiss")
-
-
-def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=(), normalize=False):
-    c = np.random.default_rng(seed).standard_normal((M, K, Ds))
-    c /= np.linalg.norm(c, axis=-1, keepdims=True)
-    return Codebooks(c.astype(np.float32), projection=projection, normalize=normalize)
-
-
-ACCEPTED = [
-    (256, "MeCoQ"),
-    (256, "MeCoQ4"),
-    (256, "MeCoQ4x8np"),
-    (256, "IDMap,MeCoQ4x8"),
-    (256, "IDMap2,MeCoQ4x8"),
-    (256, "MeCoQ4x8,IDMap2"),
-    (256, "MeCoQ,RFlat"),
-    (256, "IVF8,MeCoQ4x8"),
-    (256, "IVF8_HNSW4,MeCoQ"),
-    (256, "IVF8(HNSW4),MeCoQ"),
-    (256, "IVF8(IVF3,Flat),MeCoQ"),
-    (256, "IVF8,MeCoQ,IDMap2"),
-    (256, "IVF8,MeCoQ,Refine(Flat)"),
-    (256, "IDMap2,IVF8,MeCoQ4x8"),
-    (256, "HNSW8,MeCoQ"),
-    (256, "HNSW8,MeCoQ,IDMap2"),
-    (256, "Projection,MeCoQ"),
-    (256, "Projection,IVF8,MeCoQ,IDMap2"),
-    (16, "MeCoQ4x4"),
-    (16, "IVF8,MeCoQ4x4"),
-    (16, "HNSW8,MeCoQ4x4"),
-    (16, "MeCoQ4x4fs"),
-    (16, "MeCoQ4x4fs_64"),
-    (16, "MeCoQ4x4fs,IDMap2"),
-    (16, "MeCoQ4x4fs,Refine(MeCoQ)"),
-    (16, "MeCoQ4x4fs,RFlat,IDMap2"),
-    (16, "IVF8,MeCoQ4x4fs"),
-    (16, "IVF8_HNSW4,MeCoQ4x4fs,Refine(MeCoQ4x4),IDMap2"),
-    (16, "IVF8,MeCoQ4x4fs_128,IDMap"),
-    (16, "Projection,MeCoQ4x4fs,Refine(MeCoQ)"),
-]
-
-
-def layer(width=20):
-    weight = np.random.default_rng(9).standard_normal((16, width), dtype=np.float32)
-    return Layer(weight, np.linspace(-1, 1, 16, dtype=np.float32))
-
-
-def codebooks_for(K, string):
-    return make_codebooks(K=K, projection=[layer()] if "Projection" in string else ())
-
-
-def width_of(books, string):
-    return books.P if "Projection" in string else books.D
 
 
 @pytest.mark.parametrize("K,string", ACCEPTED)
@@ -144,7 +92,7 @@ def test_an_index_is_read_from_a_path_an_open_file_a_reader_and_mapped(string, t
         for got, expected in zip(again.search(x[:3], 5), want, strict=True):
             np.testing.assert_array_equal(got, expected)
         assert layers_of(again).pq_holders[0].pq.cp.niter == 0  # protected from train()
-    with pytest.raises(ArtifactError, match="the file is no FAISS index"):
+    with pytest.raises(ArtifactError, match=r"the file cannot be opened: .* are left"):
         read_index(io.BytesIO(path.read_bytes()[:100]))
     with pytest.raises(InvalidInputError, match=r"open binary file or a .*, got bytes"):
         read_index(path.read_bytes())
@@ -485,7 +433,7 @@ def test_opening_with_other_codebooks_or_a_foreign_file_is_refused(tmp_path):
         FaissEngine.open(path, make_codebooks(seed=1))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ArtifactError, match=r"index\.faiss is no FAISS index with a product"):
+    with pytest.raises(ArtifactError, match=r"index\.faiss cannot be opened: .* are left"):
         FaissEngine.open(path, books)
     faiss.write_index(faiss.IndexFlatIP(16), str(path))
     with pytest.raises(ArtifactError, match=r"index\.faiss is no FAISS index with a product"):

@@ -20,6 +20,7 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
 from .calls import reconstruct_n
+from .forking import about_to_work
 from .inject import layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
@@ -83,11 +84,7 @@ def sample_runs(items: int, nlist: int, seed: int) -> list[tuple[int, int]]:
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < _SEEDS:
         raise InvalidInputError(f"seed must be an integer from 0 to {_SEEDS - 1}, got {seed!r}.")
-    if items < nlist:
-        raise InvalidInputError(
-            f"IVF{nlist} needs at least {nlist} items to make its lists from, got {items}. "
-            "Use fewer lists, or a string without IVF."
-        )
+    check_enough(items, nlist)
     wanted = min(_POINTS_PER_LIST * nlist, max(_MAX_POINTS, _MIN_POINTS_PER_LIST * nlist))
     if items <= wanted:
         return [(0, items)]
@@ -95,6 +92,19 @@ def sample_runs(items: int, nlist: int, seed: int) -> list[tuple[int, int]]:
         items // _RUN, max(1, wanted // _RUN), replace=False, shuffle=False
     )
     return [(int(run) * _RUN, (int(run) + 1) * _RUN) for run in np.sort(runs)]
+
+
+def check_enough(items: int, nlist: int) -> None:
+    """Refuse fewer items than lists, which are made from them.
+
+    Raises:
+        InvalidInputError: If so.
+    """
+    if items < nlist:
+        raise InvalidInputError(
+            f"IVF{nlist} needs at least {nlist} items to make its lists from, got {items}. "
+            "Use fewer lists, or a string without IVF."
+        )
 
 
 def make_centroids(
@@ -113,6 +123,7 @@ def make_centroids(
         the same centroids.
     """
     faiss = import_faiss()
+    about_to_work()
     width = sample.shape[1]
     parameters = faiss.ClusteringParameters()
     parameters.spherical = True
@@ -183,6 +194,7 @@ def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
     Returns:
         int64, shape (n,).
     """
+    about_to_work()
     lists: Ids = core.quantizer.search(decode(codes, codebooks), 1)[1][:, 0]
     return lists
 

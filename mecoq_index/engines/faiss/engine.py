@@ -20,7 +20,7 @@ from ..abilities import Tuned
 from ..base import Batch, Columns, Engine, Option
 from ..hits import Hits, RangeHits
 from .builder import FaissBuilder
-from .coarse import centroids_of, set_centroids, train_coarse_quantizer
+from .coarse import centroids_of, check_enough, set_centroids, train_coarse_quantizer
 from .factory import make_index
 from .grammar import FactorySpec, parse
 from .inject import layers_of
@@ -80,8 +80,8 @@ class FaissEngine:
             nprobe: As in `build`.
 
         Raises:
-            InvalidInputError: If FAISS cannot represent what is asked for, or the string is for
-                plain FAISS only.
+            InvalidInputError: If FAISS cannot represent what is asked for, the string is for plain
+                FAISS only, or the items are fewer than the lists.
             MissingDependencyError: If FAISS is not installed.
         """
         spec = parse(factory, codebooks, items=items)
@@ -92,6 +92,7 @@ class FaissEngine:
                 "codes and embeddings. Leave that part out"
                 + (", or use Refine(MeCoQ)." if spec.fast_scan and not spec.projection else ".")
             )
+        check_enough(items, spec.nlist)  # before FAISS makes room for the lists
         engine = cls(make_index(spec, codebooks), spec, codebooks)
         if spec.nlist:
             default = max(1, round(spec.nlist**0.5))
@@ -159,7 +160,8 @@ class FaissEngine:
     def builder_alike(self) -> FaissBuilder:
         """A builder of an empty engine with the same layout, lists and nprobe."""
         nprobe = int(self.layers.core.nprobe) if self.spec.nlist else None
-        made = self.empty(self._codebooks, str(self.spec), items=len(self), nprobe=nprobe)
+        items = max(len(self), self.spec.nlist)  # the lists are there
+        made = self.empty(self._codebooks, str(self.spec), items=items, nprobe=nprobe)
         if self.spec.nlist:
             set_centroids(made.index, centroids_of(self.layers.core))
         return made._builder()

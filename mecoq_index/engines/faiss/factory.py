@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..._files import check_readable
 from ..._optional import import_faiss
 from ...codebooks import Codebooks
-from ...errors import ArtifactError, InvalidInputError
+from ...errors import InvalidInputError
 from .grammar import FactorySpec, parse
 from .inject import bits_per_code, inject, layers_of, protect
+from .reading import read_checked
 
 if TYPE_CHECKING:
     from faiss import Index, IOReader
@@ -109,11 +109,20 @@ def _check_metric(metric: int | None, spec: FactorySpec) -> None:
 
 
 def make_index(spec: FactorySpec, codebooks: Codebooks) -> Any:
-    """Return a new, empty index as described by ``spec``."""
+    """Return a new, empty index as described by ``spec``.
+
+    Raises:
+        InvalidInputError: If there is too little memory for it.
+    """
     faiss = import_faiss()
     metric = faiss.METRIC_L2 if spec.graph else faiss.METRIC_INNER_PRODUCT
     inner = spec.faiss_string.removesuffix(f",{spec.id_map}") if spec.projection else None
-    index = faiss.index_factory(codebooks.D, inner or spec.faiss_string, metric)
+    try:
+        index = faiss.index_factory(codebooks.D, inner or spec.faiss_string, metric)
+    except MemoryError as exc:
+        raise InvalidInputError(
+            f"an empty index {str(spec)!r} does not fit into memory. Use fewer lists."
+        ) from exc
     if spec.projection:
         index = _with_projection(index, codebooks)
         if spec.id_map:
@@ -204,11 +213,12 @@ def read_index(file: str | os.PathLike[str] | BinaryIO | IOReader, io_flags: int
     """Read an index of `index_factory`, and protect its codebooks from ``train()`` again.
 
     ``faiss.read_index`` reads the same files, but what protects the codebooks is not stored:
-    there, ``train()`` replaces the codebooks of an index that was read.
+    there, ``train()`` replaces the codebooks of an index that was read. It also trusts the file,
+    which is checked here first, so that a file from somebody else can do no harm.
 
     Args:
         file: A file that ``faiss.write_index`` wrote: its path, an open binary file, or a
-            ``faiss.IOReader``.
+            ``faiss.IOReader``; the latter two must hold nothing else, and are read into memory.
         io_flags: FAISS's flags for reading, for instance ``faiss.IO_FLAG_MMAP_IFC`` to map the
             file into memory.
 
@@ -216,26 +226,11 @@ def read_index(file: str | os.PathLike[str] | BinaryIO | IOReader, io_flags: int
         The ``faiss.Index``.
 
     Raises:
-        ArtifactError: If the file is missing, damaged, or holds no product quantizer.
+        ArtifactError: If the file is missing, damaged, not laid out as `index_factory` does, or
+            does not fit into memory.
         InvalidInputError: If ``file`` is of another type.
         MissingDependencyError: If FAISS is not installed.
     """
-    faiss = import_faiss()
-    if isinstance(file, (str, os.PathLike)):
-        source: Any = str(check_readable(Path(file)))
-        name = source
-    elif isinstance(file, faiss.IOReader):
-        source, name = file, "the reader"
-    elif callable(read := getattr(file, "read", None)):
-        source, name = faiss.PyCallbackIOReader(read), str(getattr(file, "name", "the file"))
-    else:
-        raise InvalidInputError(
-            "file must be a path, an open binary file or a faiss.IOReader, got "
-            f"{type(file).__name__}."
-        )
-    try:
-        index: Index = faiss.read_index(source, io_flags)
-        protect(index)
-    except (RuntimeError, InvalidInputError) as exc:
-        raise ArtifactError(f"{name} is no FAISS index with a product quantizer.") from exc
+    index: Index = read_checked(file, io_flags)
+    protect(index)
     return index

@@ -24,8 +24,16 @@ from typing import Any
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from .inject import bits_per_code
+from .limits import (
+    FEWEST_LINKS,
+    LARGEST_BLOCK,
+    MOST_FAST_SCANNED,
+    MOST_LINKS,
+    MOST_LISTS,
+    searches_flat,
+)
 
-_NUMBER = r"[1-9]\d*"
+_NUMBER = r"[1-9][0-9]*"
 _LEAF = re.compile(rf"MeCoQ(?:({_NUMBER})(?:x({_NUMBER}))?(?:np|(fs)(?:_({_NUMBER}))?)?)?")
 _LISTS = re.compile(
     rf"IVF({_NUMBER})?(?:_HNSW({_NUMBER})?|\(HNSW({_NUMBER})?\)|\(IVF({_NUMBER}),Flat\))?"
@@ -33,9 +41,8 @@ _LISTS = re.compile(
 _GRAPH = re.compile(rf"HNSW({_NUMBER})?")
 _REFINE = re.compile(r"RFlat|Refine\((.*)\)")
 _HNSW_LINKS = 32  # FAISS's default
-_MAX_LINKS = 1024  # FAISS crashes at 1, and counts their bytes in 32 bits
+_LONGEST = 200  # characters; the longest string that means something has some 60
 _MAX_NUMBER = 2**31 - 1  # what FAISS's parser holds
-_MAX_BLOCK = 160  # FAISS builds with more, but cannot search
 
 # What FAISS's factory knows and learned codes cannot be put into: why, and what comes nearest.
 _UNFIT = [
@@ -128,6 +135,7 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
     """
     nbits = bits_per_code(codebooks)
     spec = FactorySpec(codebooks.M, nbits)
+    _check_length(string)
     _check_numbers(string)
     parts = _split(string.replace(" ", ""))
     leaves = {place: match for place, part in enumerate(parts) if (match := _LEAF.fullmatch(part))}
@@ -158,8 +166,18 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
 def fitting(codebooks: Codebooks) -> list[str]:
     """Some strings that fit the codebooks, the simplest first."""
     name = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
-    names = [name, f"IVF1024,{name}"]
-    return [*names, f"{name}fs", f"IVF1024,{name}fs"] if codebooks.K == 16 else names
+    names = [_simplest(codebooks), f"IVF1024,{name}"]
+    return [*names, f"{name}fs", f"IVF1024,{name}fs"] if _scans_fast(codebooks) else names
+
+
+def _simplest(codebooks: Codebooks) -> str:
+    """The string of the index with the fewest parts that can hold the codebooks."""
+    leaf = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
+    return leaf if searches_flat(codebooks.K, codebooks.Ds) else f"IVF1,{leaf}"
+
+
+def _scans_fast(codebooks: Codebooks) -> bool:
+    return codebooks.K == 16 and codebooks.M <= MOST_FAST_SCANNED
 
 
 def lists_for(items: int) -> int:
@@ -183,19 +201,37 @@ def _split(string: str) -> list[str]:
     return parts
 
 
+def _check_length(string: str) -> None:
+    if not isinstance(string, str):
+        raise InvalidInputError(
+            f"a factory string must be text like 'IVF1024,MeCoQ8x8', got {type(string).__name__}."
+        )
+    if len(string) > _LONGEST:
+        raise InvalidInputError(
+            f"a factory string must have at most {_LONGEST} characters, got {len(string)}: "
+            f"{string[:40]!r}... Name each part once, as in 'IVF1024,MeCoQ8x8,IDMap2'."
+        )
+
+
 def _check_numbers(string: str) -> None:
-    """Refuse numbers that FAISS takes, and crashes by."""
-    for number in map(int, re.findall(r"\d+", string)):
+    """Refuse numbers that FAISS takes, and crashes by or fills the memory for."""
+    for number in map(int, re.findall(r"[0-9]+", string)):
         if number > _MAX_NUMBER:
             raise InvalidInputError(
                 f"numbers in a factory string must be at most {_MAX_NUMBER}, got {number} in "
                 f"{string!r}."
             )
-    for links in map(int, re.findall(r"HNSW(\d+)", string)):
-        if not 2 <= links <= _MAX_LINKS:
+    for links in map(int, re.findall(r"HNSW([0-9]+)", string)):
+        if not FEWEST_LINKS <= links <= MOST_LINKS:
             raise InvalidInputError(
-                f"an HNSW graph must have 2 to {_MAX_LINKS} links an item, got {links} in "
-                f"{string!r}. FAISS's default is 'HNSW{_HNSW_LINKS}'."
+                f"an HNSW graph must have {FEWEST_LINKS} to {MOST_LINKS} links an item, got "
+                f"{links} in {string!r}. FAISS's default is 'HNSW{_HNSW_LINKS}'."
+            )
+    for lists in map(int, re.findall(r"IVF([0-9]+)", string)):
+        if lists > MOST_LISTS:
+            raise InvalidInputError(
+                f"an index must have at most {MOST_LISTS} lists, got {lists} in {string!r}. "
+                "A good number is 4 times the root of the number of items."
             )
 
 
@@ -215,10 +251,16 @@ def _read_leaf(
             f"FastScan (fs) needs 4-bit codes, K=16, but the codebooks have K={codebooks.K}. Use "
             f"{_nearest(string, codebooks)!r}, or train with 16 codewords."
         )
-    block = int(block_size or 32)
-    if block % 32 or block > _MAX_BLOCK:
+    if fast_scan and spec.M > MOST_FAST_SCANNED:
         raise InvalidInputError(
-            f"FastScan's block size must be a multiple of 32 up to {_MAX_BLOCK}, got {block}."
+            f"FastScan (fs) adds scores in 16 bits, which hold {MOST_FAST_SCANNED} subquantizers, "
+            f"but the codebooks have M={codebooks.M}. Use "
+            f"{_nearest(string, codebooks)!r}, whose scores are exact."
+        )
+    block = int(block_size or 32)
+    if block % 32 or block > LARGEST_BLOCK:
+        raise InvalidInputError(
+            f"FastScan's block size must be a multiple of 32 up to {LARGEST_BLOCK}, got {block}."
         )
     return replace(spec, fast_scan=bool(fast_scan), block_size=0 if block == 32 else block)
 
@@ -282,6 +324,12 @@ def _check_whole(spec: FactorySpec, string: str, codebooks: Codebooks) -> None:
             "train with projection=linear)"
         )
         nearest = {"projection": False}
+    elif not (spec.nlist or spec.graph or searches_flat(codebooks.K, codebooks.Ds)):
+        problem = (
+            f"FAISS cannot search all codes at once for K={codebooks.K} codewords of width 2, only "
+            "list by list"
+        )
+        nearest = {"nlist": 1}
     if problem:
         raise InvalidInputError(
             f"{string!r} cannot mean what it says: {problem}. "
@@ -309,12 +357,12 @@ def _nearest(string: str, codebooks: Codebooks) -> str:
     leaf = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}"
     parts = []
     for part in _split(string):
-        fast = codebooks.K == 16 and "fs" in part
+        fast = _scans_fast(codebooks) and "fs" in part
         parts.append(leaf + "fs" * fast if _LEAF.fullmatch(part) else part)
     try:
         found = str(parse(",".join(parts), codebooks, items=1 << 20))
     except InvalidInputError:
-        return leaf
+        return _simplest(codebooks)
     if re.match(r"(?:Projection,)?IVF\D", string):  # the number of lists is still to be chosen
         found = re.sub(r"IVF\d+", "IVF", found, count=1)
     return found

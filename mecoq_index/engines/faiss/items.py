@@ -25,6 +25,7 @@ from ...errors import InvalidInputError
 from ...scoring import decode
 from ..base import Batch
 from .coarse import assign_lists
+from .forking import about_to_work
 from .inject import Layers, bits_per_code
 from .layout import (
     Lists,
@@ -35,6 +36,7 @@ from .layout import (
     unpack,
     with_list_numbers,
 )
+from .limits import searches_flat
 
 _CHUNK = 1 << 16
 _STAGED = 1 << 23  # codes that are converted at a time; under 500 MB with 8-byte codes
@@ -52,6 +54,7 @@ class Adder:
                 "the index has no lists yet to add items to. Make them with "
                 "mecoq_index.engines.faiss.coarse.train_coarse_quantizer, or by FaissEngine.build."
             )
+        about_to_work()
         self._layers, self._codebooks = layers, codebooks
         self._nbits = bits_per_code(codebooks)
         self._stage = _plain_twin(layers) if layers.is_fast_scan else None
@@ -141,9 +144,17 @@ def _check_lists(lists: Lists, n: int, nlist: int) -> None:
 
 
 def plain_index(layers: Layers) -> Any:
-    """An empty flat index of plain codes with the codebooks of an index."""
+    """An empty index of plain codes with the codebooks of an index, which scans all of them."""
     faiss, pq = import_faiss(), layers.pq_holders[0].pq
-    plain = faiss.IndexPQ(layers.core.d, pq.M, pq.nbits, faiss.METRIC_INNER_PRODUCT)
+    shape = (pq.M, pq.nbits, faiss.METRIC_INNER_PRODUCT)
+    if searches_flat(pq.ksub, pq.dsub):
+        return _with_codewords(faiss.IndexPQ(layers.core.d, *shape), pq)
+    one_list = faiss.IndexFlatIP(layers.core.d)
+    one_list.add(np.zeros((1, layers.core.d), np.float32))
+    plain = faiss.IndexIVFPQ(one_list, layers.core.d, 1, *shape)
+    one_list.this.disown()
+    plain.own_fields = True
+    plain.by_residual = False
     return _with_codewords(plain, pq)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..._files import check_readable
 from ..._optional import import_faiss
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from .factory import spec_of
-from .grammar import FactorySpec
-from .inject import holds, layers_of, protect
+from .grammar import FactorySpec, parse
+from .inject import layers_of, protect
+from .reading import read_checked
 
 
 def open_index(path: Path, codebooks: Codebooks) -> tuple[Any, FactorySpec]:
@@ -20,12 +20,8 @@ def open_index(path: Path, codebooks: Codebooks) -> tuple[Any, FactorySpec]:
     Raises:
         ArtifactError: If the file is damaged, of another kind, or holds other codebooks.
     """
-    path = check_readable(path)
-    try:
-        index = import_faiss().read_index(str(path))
-        spec = spec_of(index, codebooks)
-    except (RuntimeError, InvalidInputError) as exc:
-        raise ArtifactError(f"{path} is no FAISS index with a product quantizer.") from exc
+    index = read_checked(path, codebooks=codebooks)
+    spec = spec_of(index, codebooks)
     _check_opened(path, index, spec, codebooks)
     protect(index)
     return index, spec
@@ -35,11 +31,6 @@ def _check_opened(path: Path, index: Any, spec: FactorySpec, codebooks: Codebook
     """Refuse an index that would not rank by AQS over these codebooks."""
     faiss = import_faiss()
     core = layers_of(index).core
-    if not holds(index, codebooks):
-        raise ArtifactError(
-            f"{path} holds other codebooks than the ones given "
-            f"({codebooks.fingerprint[:12]}). Search it with its own."
-        )
     if spec.projection or spec.refine == "Flat":
         raise ArtifactError(
             f"{path} is {spec}, which takes vectors that the engine does not have. "
@@ -54,3 +45,7 @@ def _check_opened(path: Path, index: Any, spec: FactorySpec, codebooks: Codebook
         )
     if not index.is_trained:
         raise ArtifactError(f"{path} has no lists yet. Train the index before it is saved.")
+    try:
+        parse(str(spec), codebooks)
+    except InvalidInputError as exc:  # FAISS builds layouts that it cannot search
+        raise ArtifactError(f"{path} cannot be searched. {exc}") from exc

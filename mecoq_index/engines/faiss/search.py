@@ -9,6 +9,7 @@ FAISS behaves in ways that a reader would not guess:
   unread, so after Refine a filter must name rows.
 - A graph is left after a number of items, allowed or not, so few of those that a filter allows are
   found, or none.
+- FastScan keeps the score of a single hit, for k = 1, in 15 bits, of more hits in 16.
 - FastScan rounds scores to whole numbers above the lowest score there can be, in steps of
   span / 255 (faiss/utils/quantize_lut.cpp). It loses the items that score 0 then, which is all of
   them where there is no span, above all for a zero query; and a threshold for a range below the
@@ -29,10 +30,12 @@ from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
 from .calls import range_search, search
+from .forking import about_to_work
 from .grammar import FactorySpec
 from .inject import Layers
 from .items import codes_at, ids_in, ids_of_rows, item_ids, locate, plain_index
 from .layout import pack
+from .limits import MOST_FAST_SCANNED_ALONE
 
 # Tables that span less rank nothing: their differences are rounding.
 _TABLE_ROUNDING = 1e-6
@@ -59,6 +62,7 @@ class Searcher:
     ) -> Hits:
         """See `FaissEngine.search`."""
         self._check_settings(nprobe, k_factor, ef_search)
+        about_to_work()
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
             return Hits.empty(len(queries), k)
@@ -72,7 +76,11 @@ class Searcher:
             hits = self._search_and_rerank(queries, k, k_factor)
         else:
             parameters = self._parameters(k, nprobe, k_factor, ef_search, allowed)
-            scores, ids = search(self._index, queries, k, parameters)
+            # FAISS has a way of its own for k = 1, which cannot score as much.
+            wide = self._spec.fast_scan and self._spec.M > MOST_FAST_SCANNED_ALONE
+            fetched = max(k, 2) if wide else k
+            scores, ids = search(self._index, queries, fetched, parameters)
+            scores, ids = scores[:, :k], ids[:, :k]
             hits = Hits(self._as_aqs(queries, scores) if self._spec.graph else scores, ids)
         if hits.ids.item(hits.ids.argmin()) < 0:  # a third of the time of (ids < 0).any()
             hits.scores[hits.ids < 0] = -np.inf  # FAISS pads with the lowest float
@@ -286,6 +294,7 @@ class Searcher:
                 f"Build with 'IVF1,MeCoQ{spec.M}x{spec.nbits}'."
             )
         self._check_settings(nprobe, None, None)
+        about_to_work()
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
             nothing = np.zeros(len(queries) + 1, np.int64)
