@@ -11,7 +11,6 @@ import sys
 import time
 import traceback
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from mecoq_index.errors import MecoqError
@@ -50,17 +49,17 @@ def limit_memory(more):
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def report(cases, *, memory):
+def report(cases, *, memory, packages):
     """Run cases, pairs of a name and a function; print bad ones, then how many did what.
 
     Args:
         cases: The cases.
         memory: The bytes that the process may take beside what it has when it begins. A case that
             wants more raises MemoryError, or fails at the limit in a message of ours.
+        packages: Modules that the cases load, whose own size is not to be counted.
     """
-    for name in ("torch", "h5py", "pyarrow.parquet", "pyarrow.compute", "PIL.Image"):
-        if find_spec(name.partition(".")[0]):
-            import_module(name)  # their own size is not to be counted
+    for name in packages:
+        import_module(name)
     limit_memory(memory)
     done = refused = bad = 0
     for name, call in cases:

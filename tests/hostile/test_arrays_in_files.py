@@ -32,6 +32,7 @@ from mecoq_index.index.names import Names
 BOOKS = Codebooks(np.eye(4, dtype=np.float32)[None].repeat(2, axis=0))
 HUGE = 10**12
 MEMORY = 300 << 20
+PACKAGES = ["torch", "h5py", "pyarrow.parquet", "pyarrow.compute"]
 
 
 def npy(shape, descr="'<f4'", order=False, body=b"", version=1, pad=0):
@@ -330,6 +331,7 @@ def mutations(seed, count):
             yield f"seed {seed}, {i}{suffix}, read as {reader}", partial(read, path)
 
 
+@pytest.mark.slow
 def test_files_that_declare_much_are_refused_before_they_take_memory():
     for package in ("h5py", "pyarrow"):
         pytest.importorskip(package)
@@ -338,12 +340,50 @@ def test_files_that_declare_much_are_refused_before_they_take_memory():
     assert int(counts.split()[1]) > 500
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_refused():
     for package in ("h5py", "pyarrow"):
         pytest.importorskip(package)
     bad, counts = run(__file__, 3, 450)
     assert bad == []
     assert int(counts.split()[0]) > 50
+
+
+# Some attacks in this process, for every run: without a limit of memory, but with a watch on what
+# NumPy is asked for.
+LYING = [
+    *("shape of a petabyte", "shape of a petabyte, read by columns", "shape beyond 64 bits"),
+    *("negative shape", "6 GB in a file of 1 KB", "texts without bytes", "nested records"),
+    *("a head of 60 KB", "a head of 4 GB", "version 3", "longer than it says"),
+    "shorter than it says",
+]
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_an_array_is_measured_before_it_is_read(name, tmp_path, monkeypatch):
+    (tmp_path / "x.npy").write_bytes(FILES[name][1])
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("its values were asked for"))
+    with pytest.raises(ArtifactError, match=r"x\.npy is no (readable|complete) \.npy file"):
+        load_npy(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("members of 6 GB", "promises 6000000077 bytes, but 141 are there"),
+        ("compressed members that claim 1.5 GB", "is compressed|stored uncompressed"),
+        ("encrypted members", "must not be encrypted"),
+        ("two members of one name", "two arrays of one name"),
+        ("other compression", "stored uncompressed"),
+        ("5,000 members", "at most 4096 arrays"),
+        ("members longer than listed", "Bad CRC-32"),
+    ],
+)
+def test_an_archive_is_measured_before_it_is_read(name, message, tmp_path):
+    (tmp_path / "x.npz").write_bytes(FILES[name][1])
+    for read in (Names.load, ItemColumns.load, lambda path: CodeArray.load(path, BOOKS)):
+        with pytest.raises(ArtifactError, match=message):
+            read(tmp_path / "x.npz")
 
 
 def test_a_file_that_shrinks_in_memory_is_still_read(tmp_path):
@@ -374,6 +414,6 @@ def test_what_is_wrong_is_said(name, tmp_path):
 
 if __name__ == "__main__":
     if sys.argv[1] == "attacks":
-        report(attacks(), memory=MEMORY)
+        report(attacks(), memory=MEMORY, packages=PACKAGES)
     else:
-        report(mutations(*map(int, sys.argv[1:])), memory=MEMORY)
+        report(mutations(*map(int, sys.argv[1:])), memory=MEMORY, packages=PACKAGES)

@@ -191,6 +191,7 @@ def mutations(seed, count):
         yield f"seed {seed}, {i}{suffix}", partial(Codebooks.load, path)
 
 
+@pytest.mark.slow
 def test_lying_files_are_refused_before_they_take_memory():
     bad, counts = run(__file__, "attacks")
     assert bad == []
@@ -199,6 +200,7 @@ def test_lying_files_are_refused_before_they_take_memory():
     assert refused > 45
 
 
+@pytest.mark.slow
 def test_mutated_files_are_read_or_refused():
     bad, counts = run(__file__, 5, 1500)
     assert bad == []
@@ -299,6 +301,7 @@ def test_code_and_files_that_only_a_file_names_are_left_alone(name, photo):
         Embedder(books, backbone="mecoq:small").embed(photo)
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_that_the_caller_names_is_read(photo, tmp_path):
     from mecoq_index import MeCoQEmbeddingFunction
 
@@ -447,4 +450,4 @@ def test_objects_reach_processes_that_are_spawned():
 
 if __name__ == "__main__":
     cases = attacks() if sys.argv[1] == "attacks" else mutations(*map(int, sys.argv[1:]))
-    report(cases, memory=400 << 20)
+    report(cases, memory=400 << 20, packages=["torch"])

@@ -66,6 +66,7 @@ def attacks(seed, count):
         yield f"seed {seed}, image {i}", lambda path=path: open_image(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed,warnings", [(1, "default"), (2, "error")])
 def test_mutated_images_are_opened_or_refused(seed, warnings):
     bad, counts = run(__file__, seed, 2000, warnings=warnings)
@@ -168,6 +169,10 @@ def test_one_odd_file_is_skipped_and_told(tmp_path):
 
 if __name__ == "__main__":
     if sys.argv[1] in LARGE:
-        report([(sys.argv[1], lambda: refuse_large(sys.argv[1]))], memory=400 << 20)
+        report(
+            [(sys.argv[1], lambda: refuse_large(sys.argv[1]))],
+            memory=400 << 20,
+            packages=["PIL.Image"],
+        )
     else:
-        report(attacks(int(sys.argv[1]), int(sys.argv[2])), memory=1 << 30)
+        report(attacks(int(sys.argv[1]), int(sys.argv[2])), memory=1 << 30, packages=["PIL.Image"])
