@@ -151,7 +151,9 @@ def test_a_file_cut_anywhere_is_refused(factory, tmp_path):
     whole = path.read_bytes()
     for size in range(1, len(whole), max(1, len(whole) // 60)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ArtifactError, match=r"index\.faiss cannot be opened: .* left"):
+        with pytest.raises(
+            ArtifactError, match=r"index\.faiss cannot be opened: .* (are left|all there)"
+        ):
             FaissEngine.open(path, books)
 
 
@@ -163,3 +165,96 @@ def test_lists_of_items_that_are_all_equal_are_searched(factory):
     hits = FaissEngine.build(books, codes, factory=factory, nprobe=8).search(q, 40)
     assert sorted(hits.ids[0]) == list(range(40))
     np.testing.assert_allclose(hits.scores, scoring.aqs(q, codes, books), atol=4 * 2 / 510 + 1e-5)
+
+
+@pytest.mark.parametrize("factory", ["MeCoQ{M}x4fs", "MeCoQ{M}x4fs_64,IDMap2", "IVF1,MeCoQ{M}x4fs"])
+@pytest.mark.parametrize("M", [128, 129, 257])
+def test_fast_scan_adds_up_as_many_subquantizers_as_16_bits_hold(factory, M):
+    # One codebook M times: the perfect match of its first codeword has the largest sum there is.
+    books = Codebooks(np.repeat(make_codebooks(1).codewords, M, axis=0))
+    codes = make_codes(50, books)
+    codes[7] = 0
+    q = books.codewords[:, 0].reshape(1, -1)
+    engine = FaissEngine.build(books, codes, factory=factory.format(M=M))
+    true = -np.sort(-scoring.aqs(q, codes, books)[0])
+    for k in (1, 2, 30):
+        hits = engine.search(q, k)
+        assert hits.ids[0, 0] == 7
+        np.testing.assert_allclose(hits.scores[0], true[:k], atol=M / 200)
+    if "IVF" in factory:
+        assert engine.range_search(q, 0.9 * M).ids.tolist() == [7]
+
+
+def test_fast_scan_of_more_subquantizers_is_refused_with_the_layout_that_works(tmp_path):
+    books = Codebooks(np.repeat(make_codebooks(1).codewords, 258, axis=0))
+    codes = make_codes(50, books)
+    for string, nearest in (
+        ("MeCoQ258x4fs", "'MeCoQ258x4'"),
+        ("IVF4,MeCoQfs", "'IVF4,MeCoQ258x4'"),
+    ):
+        string = string.replace("MeCoQfs", "MeCoQ258x4fs")
+        with pytest.raises(
+            InvalidInputError, match=rf"hold 257 .* have M=258\. Use {nearest}, whose"
+        ):
+            FaissEngine.build(books, codes, factory=string)
+    index = faiss.index_factory(books.D, "PQ258x4fs", faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(books.codewords.ravel(), index.pq.centroids)
+    index.is_trained = True
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    with pytest.raises(ArtifactError, match="M must be from 1 to 257, but is 258"):
+        FaissEngine.open(tmp_path / "index.faiss", books)
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_few_codewords_of_width_2_are_searched_list_by_list(K, tmp_path):
+    books = make_codebooks(M=6, K=K, Ds=2)
+    codes = make_codes(100, books)
+    q = make_queries(5, books)
+    nbits = K.bit_length() - 1
+    with pytest.raises(InvalidInputError, match=rf"K={K} .* width 2.* is 'IVF1,MeCoQ6x{nbits}'"):
+        FaissEngine.build(books, codes)
+    with pytest.raises(
+        InvalidInputError, match=rf"must name one MeCoQ .* like 'IVF1,MeCoQ6x{nbits}'"
+    ):
+        FaissEngine.build(books, codes, factory="Flat")
+    for factory in ("IVF1,MeCoQ", "IVF4,MeCoQ", "HNSW8,MeCoQ"):
+        nprobe = {"nprobe": int(factory[3])} if "IVF" in factory else {}
+        engine = FaissEngine.build(books, codes, factory=factory, **nprobe)
+        for allowed in (None, np.arange(10, 60)):
+            held = np.arange(100) if allowed is None else allowed
+            true = -np.sort(-scoring.aqs(q, codes[held], books), axis=1)[:, :3]
+            np.testing.assert_allclose(engine.search(q, 3, allowed=allowed).scores, true, atol=1e-5)
+        if "IVF" in factory:
+            assert engine.tune(q, recall=0.9).recall >= 0.9
+    flat = faiss.index_factory(books.D, f"PQ6x{nbits}np", faiss.METRIC_INNER_PRODUCT)
+    faiss.copy_array_to_vector(books.codewords.ravel(), flat.pq.centroids)
+    flat.is_trained = True
+    faiss.write_index(flat, str(tmp_path / "index.faiss"))
+    with pytest.raises(ArtifactError, match=r"cannot be searched\. .* is 'IVF1,MeCoQ6x"):
+        FaissEngine.open(tmp_path / "index.faiss", books)
+
+
+@pytest.mark.parametrize("make", [FaissEngine.build, FaissEngine.builder])
+def test_more_lists_than_items_are_refused_before_room_is_made_for_them(make, monkeypatch):
+    books = make_codebooks()
+    monkeypatch.setattr(faiss, "index_factory", lambda *args: pytest.fail("FAISS has made it"))
+    items = make_codes(3000, books) if make == FaissEngine.build else 3000
+    with pytest.raises(InvalidInputError, match=r"IVF3001 needs at least 3001 items .*, got 3000"):
+        make(books, items, factory="IVF3001,MeCoQ")
+    with pytest.raises(InvalidInputError, match="at most 4194304 lists, got 100000000"):
+        make(books, items, factory="IVF100000000,MeCoQ")
+
+
+def test_an_index_that_does_not_fit_into_memory_gets_a_sentence(monkeypatch, tmp_path):
+    def too_much(*args):
+        raise MemoryError("std::bad_alloc")
+
+    books = make_codebooks()
+    path = tmp_path / "index.faiss"
+    FaissEngine.build(books, make_codes(5, books)).save(path)
+    monkeypatch.setattr(faiss, "read_index", too_much)
+    with pytest.raises(ArtifactError, match=r"index\.faiss does not fit into memory"):
+        FaissEngine.open(path, books)
+    monkeypatch.setattr(faiss, "index_factory", too_much)
+    with pytest.raises(InvalidInputError, match="'IVF9,MeCoQ4x4' does not fit into memory"):
+        index_factory(16, "IVF9,MeCoQ", books)

@@ -307,6 +307,29 @@ def test_strings_that_cannot_mean_what_they_say_are_refused(K, string, message):
         parse(string, make_codebooks(K=K))
 
 
+@pytest.mark.parametrize(
+    "string",
+    [
+        *("IVF8," * 500 + "MeCoQ", "IVF8," * 39 + "MeCoQ", "(" * 100_000, "MeCoQ" + "," * 194),
+        *("IVF" + "9" * 5000 + ",MeCoQ", "IVF" + "9" * 100 + ",MeCoQ", "MeCoQ4x4294967300"),
+        *("IVF4194305,MeCoQ", "IVF4194305(IVF8,Flat),MeCoQ", "IVF18446744073709551624,MeCoQ"),
+        *("IVF²,MeCoQ", "IVF٨,MeCoQ", "IVF\uff18,MeCoQ", "MeCoQ⁴", "HNSW³²,MeCoQ", "MeCoQ4x4fs_³²"),
+        *("IVF-8,MeCoQ", "IVF8.0,MeCoQ", "IVF08,MeCoQ", "IVF1e9,MeCoQ", "MeCoQ4x4fs_999999999999"),
+        *("\0", "MeCoQ\n", "MeCoQ\0", "\ud800", "Refine(" * 28, "MeCoQ,Refine(Refine(MeCoQ))"),
+        *("HNSW99999999999,MeCoQ", "IVF8_HNSW99999999999,MeCoQ", "IVF8(IVF9999999999,Flat),MeCoQ"),
+        *(b"MeCoQ", 8, ["MeCoQ"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("items", [None, 3000])
+def test_strings_meant_to_do_harm_get_one_sentence(string, items, monkeypatch):
+    monkeypatch.setattr(faiss, "index_factory", lambda *args: pytest.fail("FAISS has read it"))
+    with pytest.raises(InvalidInputError) as caught:
+        parse(string, make_codebooks(), items=items)
+    assert len(str(caught.value)) < 600
+    with pytest.raises(InvalidInputError):
+        index_factory(16, string, make_codebooks())
+
+
 def test_a_projection_that_is_not_linear_is_refused():
     layers = [
         Layer(np.ones((24, 20), np.float32), np.zeros(24, np.float32)),

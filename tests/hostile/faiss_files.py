@@ -15,6 +15,8 @@ import struct
 import subprocess
 import sys
 import warnings
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -197,9 +199,9 @@ def attempt(source, changed, scratch):
         index = mecoq_index.read_index(changed)
         index.search(q if index.d == M * DS else q[:, : index.d].copy(), 5)
         return
-    bundle = scratch / "case.mecoq"
-    shutil.rmtree(bundle, ignore_errors=True)
-    shutil.copytree(source.parent, bundle)
+    bundle = scratch / source.parent.name
+    if not bundle.exists():
+        shutil.copytree(source.parent, bundle)
     shutil.copyfile(changed, bundle / "index.faiss")
     sign(bundle)
     index = mecoq_index.open_index(bundle)
@@ -209,7 +211,6 @@ def attempt(source, changed, scratch):
     list(index.engine.items())
     index.engine.add(np.zeros((70, M), np.uint8))
     index.search(q, k=5, given="embeddings")
-    index.save()
 
 
 def main(folder, first):
@@ -217,6 +218,7 @@ def main(folder, first):
 
     from mecoq_index.errors import MecoqError
 
+    metadata.entry_points = cache(metadata.entry_points)  # plug-ins are looked up at every opening
     faiss.omp_set_num_threads(1)
     warnings.simplefilter("ignore")
     cases = json.loads((folder / "cases.json").read_text())

@@ -1,6 +1,7 @@
 """`Index`: built from any source, searched, changed, saved and shared."""
 
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -105,6 +106,44 @@ def test_an_index_is_pickled_and_shared_by_threads(books, x):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda i: copy.search(x[i], k=5).ids[0], range(20)))
     np.testing.assert_array_equal(found, want.ids)
+
+
+@pytest.mark.parametrize(
+    "factory,removes",
+    [
+        ("HNSW8,MeCoQ", False),
+        ("IVF8,MeCoQ", True),
+        ("MeCoQ4x4fs", False),
+        ("IVF8,MeCoQ4x4fs,Refine(MeCoQ),IDMap2", False),
+        ("MeCoQ,IDMap2", True),
+    ],
+)
+def test_items_come_and_go_while_others_search(factory, removes, books, x):
+    options = {"nprobe": 8} if "IVF" in factory else {}
+    index = mi.Index.build(x, books, factory=factory, **options)
+    wanted, stop, rounds = index.search(x[:20], k=1).scores, threading.Event(), 12
+
+    def search():
+        count = 0
+        while not stop.is_set():
+            results = index.search(x[:20], k=1)
+            found = results.scores >= wanted - 0.1  # FastScan rounds
+            assert found.mean() > 0.7 if "HNSW" in factory else found.all()
+            assert results.ids.min() >= 0
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        searches = [pool.submit(search) for _ in range(3)]
+        try:
+            for _ in range(rounds):
+                ids = index.add(x[:37])
+                if removes:
+                    assert index.remove(ids) == 37
+        finally:
+            stop.set()
+        assert min(done.result() for done in searches) > 0
+    assert len(index) == N + (0 if removes else 37 * rounds)
 
 
 def test_an_option_is_that_of_one_call(books, x):
