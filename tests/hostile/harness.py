@@ -1,0 +1,123 @@
+"""Runs commands under attack, each in a process of its own, and checks what they leave behind.
+
+    python tests/hostile/harness.py                      all cases, with a summary
+    python tests/hostile/harness.py build search         those of some commands
+    python tests/hostile/harness.py build0/1.c.pt/fifo/0 single ones, with what they printed
+
+The rule for each case: it ends in time with exit code 0, 1 or 2, below a bound of memory; says no
+traceback, but one sentence if it fails; prints no secret and nothing that controls a terminal; and
+changes nothing but its output, which can be opened, or is as it was if the command failed.
+"""
+
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+HERE = Path(__file__).parent
+if __name__ == "__main__":
+    sys.path[0] = str(HERE.parent)
+
+from hostile.cases import all_cases, by_name, cases_of
+
+
+class Pool:
+    """Processes that have loaded everything, and fork one child for each case."""
+
+    def __init__(self, size=2):
+        self._folder = tempfile.TemporaryDirectory(prefix="hostile-")
+        self.folder = Path(self._folder.name)
+        self.processes = [self._start(i) for i in range(size)]
+
+    def _start(self, number):
+        environment = {
+            **os.environ,
+            **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)]),
+            "PYTHONWARNINGS": "default",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "hostile.worker", str(self.folder), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, cases):
+        """What became of each case, by its name, in order.
+
+        Raises:
+            RuntimeError: If a worker, which no case should be able to do, was ended by one.
+        """
+        waiting, results = collections.deque(cases), {}
+
+        def feed(process):
+            while True:
+                try:
+                    case = waiting.popleft()
+                except IndexError:
+                    return
+                process.stdin.write(case.name + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+                problem = {"problems": ["the worker died"]}
+                results[case.name] = json.loads(line) if line else problem
+                if not line:
+                    return
+
+        threads = [threading.Thread(target=feed, args=(p,)) for p in self.processes]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if waiting:
+            raise RuntimeError(f"all workers died, and {len(waiting)} cases were not run")
+        return {case.name: results[case.name] for case in cases}
+
+    def close(self):
+        for process in self.processes:
+            process.stdin.close()
+            process.wait()
+            process.stdout.close()
+        self._folder.cleanup()
+
+
+def bad(results):
+    """The lines that name each case that broke the rule, and how."""
+    return [
+        f"{name}: {problem}" for name, result in results.items() for problem in result["problems"]
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="commands, or cases")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write all results to this JSON file")
+    options = parser.parse_args()
+    cases = [] if options.names else all_cases()
+    for name in options.names:
+        cases += [by_name(name)] if "/" in name else cases_of(name)
+    pool = Pool(min(options.processes, len(cases)))
+    results = pool.run(cases)
+    pool.close()
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1))
+    if len(cases) < 10:
+        for name, result in results.items():
+            print(name, json.dumps(result, indent=1, ensure_ascii=False))
+    found = bad(results)
+    print(*found, sep="\n")
+    ends = collections.Counter(str(result.get("code")) for result in results.values())
+    print(f"{len(cases)} cases, {len(found)} problems; exit codes {dict(ends)}")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
