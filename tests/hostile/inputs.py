@@ -160,7 +160,9 @@ def make(folder):
     books.save(folder / "c.safetensors")
     books.save(folder / "c.pt")
     np.save(folder / "c.npy", centers)
-    torch.save({"pq_layer._C": torch.from_numpy(centers.reshape(M * K, -1))}, folder / "model.cpt")
+    official = {"pq_layer._C": centers, "projection.weight": np.eye(P, dtype=np.float32),
+                "projection.bias": np.zeros(P, np.float32)}  # fmt: skip
+    torch.save({name: torch.from_numpy(x) for name, x in official.items()}, folder / "model.cpt")
     _images(folder, rng)
     _indexes(folder)
 
