@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hostile import attacks
-from hostile.commands import COMMANDS, LONG, Template, templates
+from hostile.commands import LONG, Template, templates
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,6 @@ def _refused(template):
     for attack, words in option_attacks(template.command).items():
         if not words[-1].strip().isdigit():
             yield Case(template, None, "option", attack, 0)
-
-
-def all_cases():
-    return [case for command in COMMANDS for case in cases_of(command)]
 
 
 def sample(command, count, seed):

@@ -1,6 +1,7 @@
 """Runs commands under attack, each in a process of its own, and checks what they leave behind.
 
     python tests/hostile/harness.py                      all cases, with a summary
+    python tests/hostile/harness.py --sample 300         some of each command
     python tests/hostile/harness.py build search         those of some commands
     python tests/hostile/harness.py build0/1.c.pt/fifo/0 single ones, with what they printed
 
@@ -23,7 +24,8 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
 
-from hostile.cases import all_cases, by_name, cases_of
+from hostile.cases import by_name, cases_of, sample
+from hostile.commands import COMMANDS
 
 
 class Pool:
@@ -49,8 +51,12 @@ class Pool:
             env=environment,
         )
 
-    def run(self, cases):
+    def run(self, cases, tell=lambda name, result: None):
         """What became of each case, by its name, in order.
+
+        Args:
+            cases: The cases.
+            tell: Called with the name and the result of each case when it ends.
 
         Raises:
             RuntimeError: If a worker, which no case should be able to do, was ended by one.
@@ -68,6 +74,7 @@ class Pool:
                 line = process.stdout.readline()
                 problem = {"problems": ["the worker died"]}
                 results[case.name] = json.loads(line) if line else problem
+                tell(case.name, results[case.name])
                 if not line:
                     return
 
@@ -95,17 +102,29 @@ def bad(results):
     ]
 
 
+def print_bad(results):
+    for line in bad(results):
+        print(line, flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="commands, or cases")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write all results to this JSON file")
+    parser.add_argument("--sample", type=int, help="run so many cases of each command only")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
     options = parser.parse_args()
-    cases = [] if options.names else all_cases()
-    for name in options.names:
-        cases += [by_name(name)] if "/" in name else cases_of(name)
+    cases = []
+    for name in options.names or COMMANDS:
+        if "/" in name:
+            cases.append(by_name(name))
+        elif options.sample is not None:
+            cases += sample(name, options.sample, options.seed)
+        else:
+            cases += cases_of(name)
     pool = Pool(min(options.processes, len(cases)))
-    results = pool.run(cases)
+    results = pool.run(cases, lambda name, result: print_bad({name: result}))
     pool.close()
     if options.out:
         options.out.write_text(json.dumps(results, indent=1))
@@ -113,7 +132,6 @@ def main():
         for name, result in results.items():
             print(name, json.dumps(result, indent=1, ensure_ascii=False))
     found = bad(results)
-    print(*found, sep="\n")
     ends = collections.Counter(str(result.get("code")) for result in results.values())
     print(f"{len(cases)} cases, {len(found)} problems; exit codes {dict(ends)}")
     return bool(found)
