@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hostile import attacks
+from hostile import attacks, options
 from hostile.commands import LONG, Template, templates
 
 
@@ -69,7 +69,7 @@ def option_attacks(command):
     from mecoq_index.cli import main
 
     found = {}
-    for words in attacks.option_values(main.commands[command]):
+    for words in options.option_values(main.commands[command]):
         option = words[0].partition("=")[0]
         option = option if option.isascii() and option.isprintable() else "odd"
         found[f"{option}.{sum(name.rpartition('.')[0] == option for name in found)}"] = words

@@ -15,9 +15,10 @@ if sys.platform != "linux":
 for package in ("faiss", "torch", "torchvision", "pyarrow", "h5py", "milvus_lite", "matplotlib"):
     pytest.importorskip(package)
 
-from hostile import attacks, harness, inputs, surroundings
+from hostile import harness, inputs, surroundings
 from hostile.cases import by_name, cases_of, option_attacks, sample
 from hostile.commands import COMMANDS, LONG, templates
+from hostile.scene import SECRET
 from mecoq_index.cli import main
 from mecoq_index.data.images import SUFFIXES as IMAGES
 from mecoq_index.data.vectors import SUFFIXES as VECTORS
@@ -116,7 +117,7 @@ def test_names_of_cases_are_unique_and_lead_to_the_case():
     ],
 )
 def test_a_bad_end_is_noticed(code, err, problem):
-    found = list(surroundings.what_was_wrong(code, b"", err, attacks.SECRET, 0))
+    found = list(surroundings.what_was_wrong(code, b"", err, SECRET, 0))
     assert [line for line in found if line.startswith(problem)] == found != []
 
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from hostile import child, inputs
-from hostile.attacks import SECRET, Scene, UnfitError
 from hostile.cases import by_name
+from hostile.scene import SECRET, Scene, UnfitError
 from hostile.surroundings import snapshot, what_was_wrong
 
 SECONDS, CPU_SECONDS = 60, 30
