@@ -103,7 +103,7 @@ def _refused(template):
         if not attack.startswith("name."):
             yield Case(template, 0, template.places[0].kind, attack, 0)
     for attack, words in option_attacks(template.command).items():
-        if not words[-1].strip().isdigit():
+        if not words[-1].strip().isdigit() and words[0] != words[-1]:
             yield Case(template, None, "option", attack, 0)
 
 

@@ -90,7 +90,7 @@ def run_child(arguments, scene, printed):
         problems.append(f"not done after {SECONDS} s")
     elif os.WIFSIGNALED(status):
         problems.append(f"killed by {signal.Signals(os.WTERMSIG(status)).name}")
-    grown = usage.ru_maxrss * 1024 - least_memory()
+    grown = usage.ru_maxrss * 1024 - least_memory() - (inherited() - inherited_at_first())
     if grown > MEMORY:
         problems.append(f"took {grown >> 20} MB")
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
@@ -100,10 +100,20 @@ def run_child(arguments, scene, printed):
 @functools.cache
 def least_memory():
     """What a child has when it is born: of shared libraries, only what it uses is counted."""
+    inherited_at_first()
     pid = os.fork()
     if not pid:
         os._exit(0)
     return os.wait4(pid, 0)[2].ru_maxrss * 1024
+
+
+def inherited():
+    """Bytes of this process that a child has from its birth."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+inherited_at_first = functools.cache(inherited)
 
 
 def touched_names(case, good):
