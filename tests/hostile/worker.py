@@ -9,6 +9,7 @@ import functools
 import gc
 import importlib
 import io
+import itertools
 import json
 import os
 import pkgutil
@@ -28,7 +29,7 @@ from hostile.cases import by_name
 from hostile.scene import SECRET, Scene, UnfitError
 from hostile.surroundings import snapshot, what_was_wrong
 
-SECONDS, CPU_SECONDS = 60, 30
+SECONDS, CPU_SECONDS = 180, 30  # machines are shared, so what counts is the time of the processor
 MEMORY = 300 << 20  # what a command on such small inputs may add to what was loaded
 
 _LOADED = (
@@ -190,7 +191,8 @@ def run_case(name, good):
         after = snapshot(place)
         problems += what_was_wrong(code, out, err, SECRET, max(map(len, words)))
         problems += [f"made /{n}" for n in set(os.listdir("/")) - root]
-        problems += changes(scene, written, words, code, before, after)
+        if code is not None:  # what was killed is known to be bad
+            problems += itertools.islice(changes(scene, written, words, code, before, after), 5)
         if code == 0 and not problems:
             problems += unopened(scene, written, printed)
         if case.attack == "nothing" and code != 0:
