@@ -8,6 +8,7 @@ A case has a name that says all of it, so that it can be made again:
 import random
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ class Case:
         return [*words, *scene.more], written
 
 
+@cache
 def option_attacks(command):
     """Arguments to add, by the option and the number of the value."""
     from mecoq_index.cli import main
@@ -121,5 +123,9 @@ def by_name(name):
     Raises:
         KeyError: If there is none.
     """
-    command = Path(name).parts[0].rstrip("0123456789")
-    return {case.name: case for case in cases_of(command)}[name]
+    return _by_name(Path(name).parts[0].rstrip("0123456789"))[name]
+
+
+@cache
+def _by_name(command):
+    return {case.name: case for case in cases_of(command)}

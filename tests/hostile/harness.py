@@ -29,22 +29,30 @@ from hostile.commands import COMMANDS
 
 
 class Pool:
-    """Processes that have loaded everything, and fork one child for each case."""
+    """Processes that have loaded everything, and fork one child for each case.
 
-    def __init__(self, size=2):
-        self._folder = tempfile.TemporaryDirectory(prefix="hostile-")
-        self.folder = Path(self._folder.name)
-        self.processes = [self._start(i) for i in range(size)]
+    Args:
+        size: The number of processes.
+        folder: Where they work, and keep the good inputs; several pools may share one.
+    """
 
-    def _start(self, number):
+    def __init__(self, size=2, folder=None):
+        self._own = None if folder else tempfile.TemporaryDirectory(prefix="hostile-")
+        self.folder = folder or Path(self._own.name)
+        self.processes = [self._start() for _ in range(size)]
+
+    def _start(self):
         environment = {
             **os.environ,
             **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
             "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, sys.path)]),
             "PYTHONWARNINGS": "default",
+            # Large pages make forks three times faster.
+            "PYTHONMALLOC": "malloc",
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "hostile.worker", str(self.folder), str(number)],
+            [sys.executable, "-m", "hostile.worker", str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -92,7 +100,8 @@ class Pool:
             process.stdin.close()
             process.wait()
             process.stdout.close()
-        self._folder.cleanup()
+        if self._own:
+            self._own.cleanup()
 
 
 def bad(results):

@@ -35,7 +35,7 @@ MEMORY = 300 << 20  # what a command on such small inputs may add to what was lo
 _LOADED = (
     *("faiss", "torch", "pyarrow.parquet", "h5py", "PIL.Image", "pymilvus", "milvus_lite"),
     *("torchvision.transforms.v2", "torchvision.models", "matplotlib.pyplot", "filelock"),
-    *("safetensors.numpy", "rich.console", "rich.progress", "sklearn.cluster", "pyarrow.dataset"),
+    *("safetensors.numpy", "rich.console", "rich.progress", "pyarrow.dataset"),
 )
 
 
@@ -284,18 +284,21 @@ def make_inputs(folder):
         raise RuntimeError("the good inputs could not be made")
 
 
-def serve(folder, number):
-    load_everything()
-    good = folder / "good"
-    if number == 0:
-        made = folder / "being-made"
+def serve(folder):
+    good, made = folder / "good", folder / "being-made"
+    try:
         made.mkdir()
+        is_first = True
+    except FileExistsError:
+        is_first = False
+    load_everything()
+    if is_first:
         make_inputs(made)
         made.rename(good)
-    while not good.exists():
+    while not good.exists():  # another worker makes them
         time.sleep(0.05)
         if os.getppid() == 1:
-            sys.exit("the first worker is gone")
+            sys.exit("nobody is left who waits for an answer")
     warnings.simplefilter("ignore")  # of what the attacks do to arrays
     for line in sys.stdin:
         try:
@@ -307,4 +310,4 @@ def serve(folder, number):
 
 if __name__ == "__main__":
     os.environ["MILVUS_TOKEN"] = SECRET
-    serve(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(Path(sys.argv[1]))
