@@ -105,8 +105,15 @@ def _refused(template):
         if not attack.startswith("name."):
             yield Case(template, 0, template.places[0].kind, attack, 0)
     for attack, words in option_attacks(template.command).items():
-        if not words[-1].strip().isdigit() and words[0] != words[-1]:
+        if not _is_number(words[-1]) and words[0] != words[-1]:
             yield Case(template, None, "option", attack, 0)
+
+
+def _is_number(word):
+    try:
+        return int(word) >= 0
+    except ValueError:
+        return False
 
 
 def sample(command, count, seed):
