@@ -364,14 +364,6 @@ def test_spaces_in_a_string_mean_nothing_where_it_is_refused_too():
         parse("HNSW32, MeC oQ3x8", make_codebooks())
 
 
-@pytest.mark.parametrize(
-    "string", ["IVF," * 500 + "MeCoQ", "IVF8," * 500, "IDMap," * 99 + "MeCoQ", "(" * 10_000]
-)
-def test_strings_that_are_too_long_to_mean_anything_are_refused(string):
-    with pytest.raises(InvalidInputError, match=r"must have at most 16 parts and 200 characters"):
-        parse(string, make_codebooks())
-
-
 def test_a_projection_that_is_not_linear_is_refused():
     layers = [
         Layer(np.ones((24, 20), np.float32), np.zeros(24, np.float32)),

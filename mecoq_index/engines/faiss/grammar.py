@@ -35,7 +35,6 @@ _REFINE = re.compile(r"RFlat|Refine\((.*)\)")
 _HNSW_LINKS = 32  # FAISS's default
 _MAX_LINKS = 1024  # FAISS crashes at 1, and counts their bytes in 32 bits
 _MAX_NUMBER = 2**31 - 1  # what FAISS's parser holds
-_MAX_PARTS, _MAX_LENGTH = 16, 200
 _MAX_BLOCK = 160  # FAISS builds with more, but cannot search
 
 # What FAISS's factory knows and learned codes cannot be put into: why, and what comes nearest.
@@ -129,10 +128,9 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
     """
     nbits = bits_per_code(codebooks)
     spec = FactorySpec(codebooks.M, nbits)
-    string = string.replace(" ", "")
-    parts = _split(string)
-    _check_length(string, parts)
     _check_numbers(string)
+    string = string.replace(" ", "")  # in strings that messages suggest too
+    parts = _split(string)
     leaves = {place: match for place, part in enumerate(parts) if (match := _LEAF.fullmatch(part))}
     if len(leaves) != 1:
         _refuse_unfit(string, parts, codebooks)
@@ -184,15 +182,6 @@ def _split(string: str) -> list[str]:
         else:
             parts[-1] += character
     return parts
-
-
-def _check_length(string: str, parts: list[str]) -> None:
-    """Refuse a string that is too long to mean anything, instead of looking for the nearest."""
-    if len(string) > _MAX_LENGTH or len(parts) > _MAX_PARTS:
-        raise InvalidInputError(
-            f"a factory string must have at most {_MAX_PARTS} parts and {_MAX_LENGTH} characters, "
-            f"got {len(parts)} and {len(string)}: {string[:40]!r}..."
-        )
 
 
 def _check_numbers(string: str) -> None:
