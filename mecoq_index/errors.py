@@ -12,9 +12,20 @@ A message says what must hold, what came, and what to do.
 
 from __future__ import annotations
 
+_LONGEST = 2000
+
 
 class MecoqError(Exception):
-    """Base class of every deliberate error of this package."""
+    """Base class of every deliberate error of this package.
+
+    Of a message that repeats too much, for instance a name in a file, the middle is left out.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
 
 
 class InvalidInputError(MecoqError, ValueError):

@@ -330,6 +330,11 @@ def test_strings_meant_to_do_harm_get_one_sentence(string, items, monkeypatch):
         index_factory(16, string, make_codebooks())
 
 
+def test_spaces_in_a_string_mean_nothing_where_it_is_refused_too():
+    with pytest.raises(InvalidInputError, match=r"The nearest string is 'HNSW32,MeCoQ4x4'\.$"):
+        parse("HNSW32, MeC oQ3x8", make_codebooks())
+
+
 def test_a_projection_that_is_not_linear_is_refused():
     layers = [
         Layer(np.ones((24, 20), np.float32), np.zeros(24, np.float32)),

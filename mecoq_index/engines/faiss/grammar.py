@@ -137,7 +137,8 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
     spec = FactorySpec(codebooks.M, nbits)
     _check_length(string)
     _check_numbers(string)
-    parts = _split(string.replace(" ", ""))
+    string = string.replace(" ", "")  # in strings that messages suggest too
+    parts = _split(string)
     leaves = {place: match for place, part in enumerate(parts) if (match := _LEAF.fullmatch(part))}
     if len(leaves) != 1:
         _refuse_unfit(string, parts, codebooks)
