@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._addresses import check_no_address, exists, shown
 from .errors import ArtifactError, InvalidInputError
 
 # What zipfile and NumPy raise when bytes of an archive or of a .npy head were changed.
@@ -48,9 +49,11 @@ def sync(path: Path) -> None:
 
 
 def _check_parent(path: Path) -> None:
+    check_no_address(path)
     if not path.parent.is_dir():
         raise InvalidInputError(
-            f"the folder {path.parent} does not exist. Create it before writing {path.name} there."
+            f"the folder {shown(path.parent)} does not exist. Create it before writing {path.name} "
+            "there."
         )
 
 
@@ -58,7 +61,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     """Refuse an output that could not be written, before any work is done for it.
 
     Raises:
-        InvalidInputError: If its folder is missing, or it exists and may not be replaced.
+        InvalidInputError: If its folder is missing, it exists and may not be replaced, or it is an
+            address.
     """
     _check_parent(path)
     if path.exists() and not overwrite:
@@ -178,8 +182,8 @@ def check_readable(path: Path) -> Path:
         ArtifactError: If it is missing, a folder, or empty.
     """
     path = Path(path)
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist.")
+    if not exists(path):
+        raise ArtifactError(f"{shown(path)} does not exist.")
     if not path.is_file():
         raise ArtifactError(f"{path} must be a file, but it is a folder.")
     if path.stat().st_size == 0:

@@ -19,7 +19,7 @@ LAYERS = [
     {"errors"},
     {
         *("_optional", "_arrays", "_files", "_devices", "_workspace", "_progress", "_arguments"),
-        *("_plain", "_tensor_file", "_torch_tensors"),
+        *("_plain", "_tensor_file", "_torch_tensors", "_addresses"),
     },
     {"codebooks", "codebook_file", "backbone", "vector_statistics"},
     {"scoring"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .._addresses import shown
 from ..errors import MecoqError
 from ._output import shown_warnings
 from .add import add
@@ -20,6 +21,9 @@ from .search import search
 from .train import train
 from .tune import tune
 
+_ARGUMENTS = "mecoq_index.arguments"
+_SHORT = 5  # characters of an argument that is no password
+
 
 class _Group(click.Group):
     """Show our own errors, and Ctrl-C, as one sentence; let other exceptions keep their traceback.
@@ -27,10 +31,24 @@ class _Group(click.Group):
     A command that knows how to go on after Ctrl-C raises an error of ours that says so.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, for messages that must not repeat some of them."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             with shown_warnings():
                 return super().invoke(ctx)
+        except click.UsageError as exc:
+            message = said = exc.format_message()  # "unexpected extra argument" repeats it
+            for text in ctx.meta[_ARGUMENTS]:
+                if len(text) > _SHORT and shown(text) != text:
+                    for repeated in (text, repr(text)[1:-1]):
+                        message = message.replace(repeated, shown(text))
+            if message == said:
+                raise
+            raise click.UsageError(message, exc.ctx) from None
         except MecoqError as exc:
             raise click.ClickException(str(exc)) from exc
         except KeyboardInterrupt as exc:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._addresses import exists, shown
 from .._files import first_line
 from ..errors import ArtifactError
 from .stored_codebooks import OLD_CODEBOOKS
@@ -31,8 +32,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: If the folder is no bundle, of a newer version, or the manifest is damaged.
     """
-    if not path.is_dir():
-        raise ArtifactError(f"{path} must be the folder that build wrote, but it is no folder.")
+    if not (exists(path) and path.is_dir()):
+        raise ArtifactError(
+            f"{shown(path)} must be the folder that build wrote, but it is no folder."
+        )
     file = path / MANIFEST
     if not file.is_file():
         raise ArtifactError(f"{path} is no bundle: it has no {MANIFEST}.")
