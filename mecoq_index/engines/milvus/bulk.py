@@ -12,35 +12,25 @@ its compression finds the codewords that decoded vectors repeat: at D = 128 and 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, as_ids
-from ..._files import atomic_directory, first_line, move_directory
+from ..._arrays import Codes, Ids
+from ..._files import UNREADABLE, atomic_directory, first_line, move_directory
 from ..._optional import require
 from ...errors import InvalidInputError, MissingDependencyError
 from ..base import Batch, Columns
 from . import schema
-from .batches import split
+from .batches import Rows, check_rows, split
 from .profile import Profile, Values
 from .schema import VECTOR
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows that have been checked: codes (n, width of a code), ids (n,) and columns."""
-
-    codes: Codes
-    ids: Ids
-    columns: Mapping[str, npt.NDArray[Any]]
-
 
 NOTE = "schema.json"
 FORMAT = "mecoq-index Milvus export"
@@ -119,9 +109,9 @@ def write_rows(
     with _new_folder(Path(folder), overwrite) as partial:
         with _Writer(partial, profile, per_file) as writer:
             for batch in batches:
-                checked = _checked(profile, batch.codes, batch.ids, batch.columns)
+                checked = check_rows(profile, batch.codes, batch.ids, batch.columns)
                 for at in range(0, len(checked.ids), per_group):
-                    writer.write(_slice(checked, at, at + per_group))
+                    writer.write(checked.part(at, at + per_group))
                     if on_written is not None:
                         on_written(writer.items)
         return _write_note(partial, profile, writer.fields, writer.items)
@@ -147,7 +137,7 @@ def write_with_bulk_writer(
     """
     bulk_writer, pymilvus = _import_bulk_writer()
     parquet = require("pyarrow.parquet", extra="parquet", purpose=_PURPOSE)
-    rows = _checked(profile, codes, ids, columns or {})
+    rows = check_rows(profile, codes, ids, columns or {})
     per_file = _rows_per_file(profile, rows_per_file)
     with _new_folder(Path(folder), overwrite) as partial:
         # Files must end only at our commits. Files that the writer ends itself are written by a
@@ -156,7 +146,7 @@ def write_with_bulk_writer(
             schema.build_schema(profile, rows.columns), str(partial), chunk_size=1 << 62
         ) as writer:
             for number, at in enumerate(range(0, len(rows.ids), per_file)):
-                part = _slice(rows, at, at + per_file)
+                part = rows.part(at, at + per_file)
                 try:
                     for batch in split(profile, part.codes, part.ids, part.columns):
                         for row in batch.rows():
@@ -193,7 +183,7 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def write(self, rows: _Rows) -> None:
+    def write(self, rows: Rows) -> None:
         fields = schema.fields(self._profile, rows.columns)
         if not self.items:
             self.fields = fields
@@ -204,7 +194,7 @@ class _Writer:
             )
         at = 0
         while at < len(rows.ids):
-            part = _slice(rows, at, at + self._rows_per_file - self._in_file)
+            part = rows.part(at, at + self._rows_per_file - self._in_file)
             table = _table(self._profile, part, self.fields)
             self._open(table.schema).write_table(table, row_group_size=len(part.ids))
             at += len(part.ids)
@@ -227,17 +217,6 @@ class _Writer:
         self._file, self._in_file = None, 0
 
 
-def _checked(profile: Profile, codes: Codes, ids: Ids | range, columns: Columns) -> _Rows:
-    codes = profile.check_codes(codes)
-    checked = schema.check_columns(columns, len(codes))
-    return _Rows(codes, as_ids(ids, len(codes)), checked)
-
-
-def _slice(rows: _Rows, start: int, stop: int) -> _Rows:
-    columns = {name: values[start:stop] for name, values in rows.columns.items()}
-    return _Rows(rows.codes[start:stop], rows.ids[start:stop], columns)
-
-
 def _row_bytes(profile: Profile) -> float:
     if profile.width is None:
         return profile.bytes_per_vector
@@ -258,6 +237,9 @@ def rows_per_group(profile: Profile) -> int:
     return min(most, max(least, int(_GROUP_BYTES / _row_bytes(profile))))
 
 
+_FILE_NAME = r"part-\d{5,}\.parquet"
+
+
 def _file_name(number: int) -> str:
     return f"part-{number:05}.parquet"
 
@@ -266,7 +248,7 @@ def _names(fields: Sequence[Mapping[str, Any]]) -> list[str]:
     return [field["name"] for field in fields[2:]]
 
 
-def _table(profile: Profile, rows: _Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
+def _table(profile: Profile, rows: Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
     """An Arrow table of rows, in the types that Milvus reads."""
     arrow = require("pyarrow", extra="parquet", purpose=_PURPOSE)
     types = {"INT64": arrow.int64(), "DOUBLE": arrow.float64(), "BOOL": arrow.bool_()}
@@ -322,26 +304,51 @@ def _write_note(
 @contextmanager
 def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """Yield a folder as `atomic_directory` does, which may replace an older export."""
+    if os.path.islink(path):
+        raise InvalidInputError(f"{path} must be a folder to make, but it is a link. Remove it.")
     if not (overwrite and path.exists()):
         with atomic_directory(path) as partial:
             yield partial
         return
     _check_ours(path)
     fresh = path.with_name(f".{path.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if os.path.lexists(fresh):  # complete, by a writer that was killed right after
+        _remove(fresh)
     with atomic_directory(fresh) as partial:
         yield partial
-    shutil.rmtree(path)
+    _remove(path)
     move_directory(fresh, path)
 
 
+def _remove(path: Path) -> None:
+    """Remove an export, and nothing else."""
+    _check_ours(path)
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+
+
 def _check_ours(path: Path) -> None:
+    """Refuse to replace anything but a folder of plain files with the names of an export.
+
+    Raises:
+        InvalidInputError: If it is something else.
+    """
     try:
         note = json.loads((path / NOTE).read_text(encoding="utf-8"))
-        ours = {NOTE, *note["files"]} if note["format"] == FORMAT else set()
-    except (OSError, ValueError, LookupError, TypeError):
-        ours = set()
-    if not ours or {file.name for file in path.iterdir()} - ours:
+        ours = note["format"] == FORMAT
+    except UNREADABLE:
+        ours = False
+    if (
+        path.is_symlink()
+        or not ours
+        or not all(
+            (file.name == NOTE or re.fullmatch(_FILE_NAME, file.name))
+            and file.is_file()
+            and not file.is_symlink()
+            for file in path.iterdir()
+        )
+    ):
         raise InvalidInputError(
             f"{path} must hold only the files of an earlier export to be overwritten, but holds "
             "others. Choose another name, or remove it yourself."
