@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 
+from ._addresses import check_no_address, shown
 from ._locks import locked
 from ._system_errors import named, named_as, named_inside
 from .errors import ArtifactError, InvalidInputError
@@ -95,15 +96,17 @@ def check_place(path: Path) -> None:
     """Refuse a name that nothing can be written to.
 
     Raises:
-        InvalidInputError: If it is none, is too long, or its folder does not exist.
+        InvalidInputError: If it is none, is an address or too long, or its folder does not exist.
     """
+    check_no_address(path)
     if path.name in ("", ".."):
         raise InvalidInputError(
             f"an output must have a name of its own, got {str(path)!r}. Say what to call it."
         )
     if not path.parent.is_dir():
         raise InvalidInputError(
-            f"the folder {path.parent} does not exist. Create it before writing {path.name} there."
+            f"the folder {shown(path.parent)} does not exist. Create it before writing {path.name} "
+            "there."
         )
     size, most = len(os.fsencode(path.name)), _longest_name(path.parent)
     if size > most:
@@ -309,7 +312,7 @@ def check_readable(path: Path, *, links: bool = True) -> Path:
     try:
         found = path.stat() if links else path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
-        raise ArtifactError(f"{path} does not exist.") from exc
+        raise ArtifactError(f"{shown(path)} does not exist.") from exc
     if not stat.S_ISREG(found.st_mode):
         remedy = " Put a copy of what it leads to in its place." if not links else ""
         remedy = remedy if stat.S_ISLNK(found.st_mode) else ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .._addresses import shown
 from ..errors import MecoqError
 from ._output import shown_warnings, visible_errors
 from ._system import explained
@@ -24,6 +25,9 @@ from .search import search
 from .train import train
 from .tune import tune
 
+_ARGUMENTS = "mecoq_index.arguments"
+_SHORT = 5  # characters of an argument that is no password
+
 
 class _Group(click.Group):
     """Say our own errors, those of the system, and Ctrl-C; others keep their traceback.
@@ -36,6 +40,11 @@ class _Group(click.Group):
         with visible_errors():
             return super().make_context(*args, **options)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, for messages that must not repeat some of them."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
         with visible_errors():
@@ -45,6 +54,15 @@ class _Group(click.Group):
         try:
             with shown_warnings():
                 return super().invoke(ctx)
+        except click.UsageError as exc:
+            message = said = exc.format_message()  # "unexpected extra argument" repeats it
+            for text in ctx.meta[_ARGUMENTS]:
+                if len(text) > _SHORT and shown(text) != text:
+                    for repeated in (text, repr(text)[1:-1]):
+                        message = message.replace(repeated, shown(text))
+            if message == said:
+                raise
+            raise click.UsageError(message, exc.ctx) from None
         except MecoqError as exc:
             raise click.ClickException(str(exc)) from exc
         except KeyboardInterrupt as exc:
@@ -52,9 +70,9 @@ class _Group(click.Group):
         except (OSError, MemoryError, RuntimeError) as exc:
             # Whoever reads our output has stopped: click is silent then.
             is_pipe = isinstance(exc, OSError) and exc.errno == errno.EPIPE
-            if is_pipe or (said := explained(exc)) is None:
+            if is_pipe or (reason := explained(exc)) is None:
                 raise
-            raise click.ClickException(f"{said} {_how_to_go_on(ctx)}") from exc
+            raise click.ClickException(f"{reason} {_how_to_go_on(ctx)}") from exc
 
 
 def _how_to_go_on(ctx: click.Context) -> str:

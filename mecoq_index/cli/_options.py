@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -9,10 +10,25 @@ from typing import Any, TypeVar
 
 import click
 
+from .._addresses import is_like_address, shown
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
-EXISTING = click.Path(exists=True, path_type=Path)
+
+class _PathType(click.Path):
+    """A path, whose errors repeat no password of an address that was given instead."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path if it exists, or, for one to write, if it is no address."""
+        if self.exists and not os.path.lexists(value):
+            self.fail(f"Path {shown(value)!r} does not exist.", param, ctx)
+        if not self.exists and is_like_address(value):
+            self.fail(f"must be a path, got {shown(value)!r}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _PathType(path_type=Path)
+EXISTING = _PathType(exists=True, path_type=Path)
 
 
 def is_given(value: object) -> bool:

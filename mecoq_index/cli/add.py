@@ -47,9 +47,10 @@ def add(
     with output.progress("encoding") as update:
         added = opened.add(source, given=given, progress=update, **reading, **images)
         opened.save()
+    place = opened.path or opened.address  # not INDEX, which may hold a password
     output.report_skipped(opened.skipped)
     output.done(
-        f"added {counted(len(added))}: {index} holds {len(opened):,} now",
+        f"added {counted(len(added))}: {place} holds {len(opened):,} now",
         {"added": len(added), **opened.describe()},
-        next_command=("mecoq-index", "search", index, "QUERY"),
+        next_command=("mecoq-index", "search", str(place), "QUERY"),
     )

@@ -28,12 +28,12 @@ def inspect(path: str, options: dict[str, Any], output: Output) -> None:
         mecoq-index inspect c.pt
         mecoq-index inspect photos.mecoq
     """
-    from pathlib import Path
+    import os
 
     from ..codebooks import Codebooks
 
     facts: dict[str, Any]
-    if Path(path).is_file() and Path(path).suffix != ".db":
+    if os.path.isfile(path) and not path.endswith(".db"):
         facts = {"kind": "codebooks", **_of_codebooks(Codebooks.load(path))}
     else:
         facts = _of_index(open_index(path, options)[0])

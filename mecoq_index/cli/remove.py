@@ -44,8 +44,9 @@ def remove(
         wanted = [_number(item) for item in items]
     removed = opened.remove(wanted)
     opened.save()
+    place = opened.path or opened.address  # not INDEX, which may hold a password
     output.done(
-        f"removed {counted(removed)}: {index} holds {len(opened):,} now",
+        f"removed {counted(removed)}: {place} holds {len(opened):,} now",
         {"removed": removed, **opened.describe()},
     )
 

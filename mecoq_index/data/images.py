@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._addresses import exists, shown
 from .._files import first_line
 from .._optional import require
 from .._progress import Progress, silent
@@ -183,10 +184,12 @@ def find_images(root: Path) -> list[Path]:
         InvalidInputError: If there is none.
     """
     root = Path(root)
+    if not exists(root):
+        raise InvalidInputError(
+            f"{shown(root)} does not exist. Give a folder of images, or one image."
+        )
     if root.is_file():
         return [root]
-    if not root.exists():
-        raise InvalidInputError(f"{root} does not exist. Give a folder of images, or one image.")
     closed: list[OSError] = []
     found = []
     for folder, _, names in os.walk(root, onerror=closed.append):

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .._addresses import exists, shown
 from .._arrays import as_vectors
 from ..errors import InvalidInputError
 from . import hugging_face, torch_dataset
@@ -263,9 +264,10 @@ def _from_list(source: Sequence[Any]) -> VectorItems | ImageItems:
 
 
 def _open_path(path: Path, wanted: _Columns) -> VectorItems | ImageItems:
-    if not path.exists():
+    if not exists(path):
         raise InvalidInputError(
-            f"{path} does not exist. Give a file of vectors, an image, or a folder of either."
+            f"{shown(path)} does not exist. Give a file of vectors, an image, or a folder of "
+            "either."
         )
     if holds_images(path):
         wanted.check_unused(f"{path}, which holds images", vectors=False)

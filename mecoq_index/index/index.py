@@ -365,7 +365,9 @@ def open_index(
     """
     expected = None if codebooks is None else load_codebooks(codebooks)
     if is_address(path):
-        return Index(attach(str(path), expected, options), address=str(path))
+        attached = attach(str(path), expected, options)
+        # As the engine tells it: the text that was given may hold a password.
+        return Index(attached, address=attached.address)
     engine, bundle = open_bundle(path, **options)
     if expected is not None:
         bundle.check_codebooks(expected)

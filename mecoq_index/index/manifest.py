@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._addresses import exists, shown
 from .._files import check_readable, first_line
 from .._json import parse_json
 from ..errors import ArtifactError
@@ -59,8 +60,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: If the folder is no bundle, of a newer version, or the manifest is damaged.
     """
-    if not path.is_dir():
-        raise ArtifactError(f"{path} must be the folder that build wrote, but it is no folder.")
+    if not (exists(path) and path.is_dir()):
+        raise ArtifactError(
+            f"{shown(path)} must be the folder that build wrote, but it is no folder."
+        )
     file = path / MANIFEST
     if not os.path.lexists(file):
         raise ArtifactError(f"{path} is no bundle: it has no {MANIFEST}.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._addresses import exists, shown
 from .._arguments import check_known
 from ..codebooks import Codebooks
 from ..engines.abilities import Attachable
@@ -17,10 +18,10 @@ from .manifest import MANIFEST
 
 def is_address(path: str | Path) -> bool:
     """Whether an engine takes this for an address; a folder that holds an index is none."""
-    return not Path(path, MANIFEST).exists() and _engine_at(str(path)) is not None
+    return not exists(Path(path, MANIFEST)) and _engine_at(str(path)) is not None
 
 
-def attach(address: str, codebooks: Codebooks | None, options: Mapping[str, Any]) -> Engine:
+def attach(address: str, codebooks: Codebooks | None, options: Mapping[str, Any]) -> Any:
     """The engine at an address.
 
     Raises:
@@ -30,7 +31,9 @@ def attach(address: str, codebooks: Codebooks | None, options: Mapping[str, Any]
     """
     kind = _engine_at(address)
     if kind is None:
-        raise InvalidInputError(f"{address!r} is neither an index folder nor a known address.")
+        raise InvalidInputError(
+            f"{shown(address)!r} is neither an index folder nor a known address."
+        )
     check_opening_options(options, kind)
     engine: Engine = kind.attach(codebooks, address, **options)
     return engine

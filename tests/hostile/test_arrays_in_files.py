@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile.limited import mutated, report, run
 
+from hostile.limited import mutated, report, run
 from mecoq_index._array_file import load_npy, open_archive
 from mecoq_index.codebooks import Codebooks
 from mecoq_index.data.feature_file import FeatureFile

@@ -19,7 +19,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hostile.limited import mutated, report, run
-
 from mecoq_index import _tensor_file
 from mecoq_index.codebook_file import torch_content
 from mecoq_index.codebooks import Backbone, Codebooks, Layer, VectorStatistics

@@ -13,7 +13,6 @@ import pytest
 Image = pytest.importorskip("PIL.Image")
 
 from hostile.limited import mutated, report, run
-
 from mecoq_index.data.image_files import check_size
 from mecoq_index.data.images import ImageFiles, check_images, open_image
 from mecoq_index.errors import InvalidInputError

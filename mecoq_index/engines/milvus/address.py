@@ -11,7 +11,8 @@
 Where the collection is named separately, a single name after the server is the database.
 
 An address may carry credentials, as ``http://user:password@host``. They are taken out here, before
-anything else sees the address, and no message repeats an address that may still hold some.
+anything else sees the address, and no message repeats an address that may still hold some. Of what
+is left, only forms pass that every parser reads alike: pymilvus and gRPC parse it again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from ..._addresses import HIDDEN, is_like_address, without_credentials
 from ...errors import InvalidInputError
 
-URI_VARIABLE, TOKEN_VARIABLE = "MILVUS_URI", "MILVUS_TOKEN"
+URI_VARIABLE = "MILVUS_URI"
 
 _SCHEMES = ("http", "https", "tcp", "grpc")
 _FILE = re.compile(r"(?P<file>.*\.db)(?:[/\\](?P<collection>[^/\\]*))?", re.DOTALL)
-_HARMLESS = re.compile(r"(?:\w+://)?[\w.-]+(?::\d{1,5})?(?:/\w+)*/?", re.ASCII)
+_HOST = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"[A-Za-z_]\w{0,254}", re.ASCII)  # of a collection or a database
+# gRPC takes these, before a colon, for the way to find a server.
+_NO_HOSTS = ("dns", "google-c2p", "ipv4", "ipv6", "unix", "unix-abstract", "vsock", "xds")
 _BAD_ADDRESS = (
     "the address of a Milvus server must be like http://host:19530/photos. In "
     "http://user:password@host:19530, percent-encode all characters of the password but letters "
@@ -45,12 +50,14 @@ class Place:
         token: The credentials that the address carried; empty if none.
         database: The database on the server; empty for the default one.
         collection: The collection; empty if it was not named.
+        named_by: The file that named the server; empty if the person did.
     """
 
     uri: str
     token: str = field(default="", repr=False)
     database: str = ""
     collection: str = ""
+    named_by: str = ""
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.uri, self.database, self.collection) if part)
@@ -88,6 +95,10 @@ def locate(
             f"in .db, got none. Pass it, or set {URI_VARIABLE}."
         )
     if (found := _FILE.fullmatch(text)) and "://" not in text:
+        if is_like_address(found["file"]):
+            raise InvalidInputError(_BAD_ADDRESS)
+        if found["collection"]:
+            _check_names([found["collection"]])
         if database:
             raise InvalidInputError(f"a Milvus in a file has no databases, got {database!r}.")
         return Place(
@@ -135,20 +146,29 @@ def _split(text: str) -> tuple[str, str, list[str]]:
         parts = urlsplit(text)
         parts.port  # noqa: B018  # raises an error if the port is no number
     except ValueError:
-        raise InvalidInputError(_BAD_ADDRESS) from None  # the cause repeats the address
-    # A password that contains / ? or # ends the host too early.
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        parts = None
+    # Not while handling the error, which repeats the address. A password that contains / ? or #
+    # ends the host too early, and urlsplit drops some characters without a word.
+    if (
+        parts is None
+        or "@" in f"{parts.path}{parts.query}{parts.fragment}"
+        or re.search(r"[\s\x00-\x1f\x7f\\]", text)
+    ):
         raise InvalidInputError(_BAD_ADDRESS)
     if parts.scheme not in _SCHEMES or not parts.hostname:
+        kept = without_credentials(text)
         raise InvalidInputError(
-            f"uri must be like http://host:19530, or a file that ends in .db, got {_shown(text)}."
+            "uri must be like http://host:19530, or a file that ends in .db, got "
+            f"{HIDDEN if kept is None else repr(kept)}."
         )
+    _check_host(parts.hostname)
     names = [name for name in parts.path.split("/") if name]
     if parts.query or parts.fragment or len(names) > 2:
         raise InvalidInputError(
             "the address of a Milvus server may end in /collection or /database/collection and "
             "nothing else, such as ?token=. Pass credentials as the token."
         )
+    _check_names(names)
     token = ""
     if parts.username is not None:
         token = unquote(parts.username)
@@ -158,7 +178,20 @@ def _split(text: str) -> tuple[str, str, list[str]]:
     return urlunsplit((parts.scheme, host, "", "", "")), token, names
 
 
-def _shown(text: str) -> str:
-    """An address for a message, unless it may hold a password."""
-    text = re.split(r"[?#]", text.rpartition("@")[2])[0]
-    return repr(text) if _HARMLESS.fullmatch(text) else "an address that may hold a password"
+def _check_host(host: str) -> None:
+    if ":" in host:
+        raise InvalidInputError(
+            "the host of a Milvus server must be a name or an IPv4 address, because pymilvus "
+            "reaches no IPv6 address. Give the server a name."
+        )
+    if not _HOST.fullmatch(host) or host.lower() in _NO_HOSTS:
+        raise InvalidInputError(_BAD_ADDRESS)
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse names in an address that none can have; they may be misplaced passwords."""
+    if not all(_NAME.fullmatch(name) for name in names):
+        raise InvalidInputError(
+            "the names of the database and the collection in an address must consist of at most "
+            "255 letters, digits and underscores, and must not begin with a digit."
+        )

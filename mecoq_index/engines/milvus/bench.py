@@ -14,7 +14,7 @@ from ...codebooks import Codebooks
 from ..abilities import BitsVariant, Variant
 from ..base import Engine
 from .collection import MilvusCollection
-from .connection import Connection, connect
+from .connection import Connection, Server, connect
 from .filling import fill
 from .hamming import MilvusHamming
 from .profile import Profile
@@ -59,9 +59,12 @@ def bench_variants(
     """
     names = profiles.split(",") if isinstance(profiles, str) else profiles
     made = {name.strip(): get_profile(name.strip(), codebooks) for name in names}
-    connection = connect(uri, token=token)
-    for profile in made.values():
-        profile.check_server(connection.server)
+
+    def check(server: Server) -> None:
+        for profile in made.values():
+            profile.check_server(server)
+
+    connection = connect(uri, token=token, check=check)
     variants: dict[str, Variant | BitsVariant] = {
         name: ProfileVariant(connection, profile, make_engine) for name, profile in made.items()
     }

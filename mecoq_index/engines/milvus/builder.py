@@ -14,8 +14,10 @@ from ...codebooks import Codebooks
 from ...errors import InvalidInputError, ServerError
 from ..base import Batch, Columns, UntrainedBuilder
 from . import codebook_store
+from .batches import check_rows
 from .collection import MilvusCollection
-from .filling import fill
+from .filling import fill_rows
+from .profile import Profile
 from .verification import Verification, verify
 
 Finished = Callable[[MilvusCollection, Verification], Any]
@@ -25,20 +27,22 @@ class MilvusBuilder(UntrainedBuilder):
     """Gathers codes and columns in memory, and fills a collection with them at the end.
 
     Args:
-        target: Returns the collection to make.
+        target: Connects, and returns the collection to make.
+        profile: How the collection stores codes.
         codebooks: The codebooks of the codes.
         finished: Makes the engine from the collection and what verifying it found.
-        options: Further arguments of `mecoq_index.engines.milvus.filling.fill`.
+        options: Further arguments of `mecoq_index.engines.milvus.filling.fill_rows`.
     """
 
     def __init__(
         self,
         target: Callable[[], MilvusCollection],
+        profile: Profile,
         codebooks: Codebooks,
         finished: Finished,
         **options: Any,
     ) -> None:
-        self._target, self._codebooks = target, codebooks
+        self._target, self._profile, self._codebooks = target, profile, codebooks
         self._finished, self._options = finished, options
         self._codes: list[Codes] = []
         self._ids: list[Ids] = []
@@ -71,9 +75,12 @@ class MilvusBuilder(UntrainedBuilder):
             InvalidInputError: If codes, ids or columns are malformed, or the collection exists.
             ServerError: If the server fails, or verifying finds problems.
         """
-        target, codebooks = self._target(), self._codebooks
+        codebooks = self._codebooks
         codes = np.concatenate([np.empty((0, codebooks.M), np.uint8), *self._codes])
         ids = np.concatenate([np.empty(0, np.int64), *self._ids])
+        # Before connecting, which makes the file of a milvus-lite.
+        rows = check_rows(self._profile, codes, ids, _joined(self._columns))
+        target = self._target()
         found: list[Verification] = []
 
         def check(filled: MilvusCollection) -> None:
@@ -85,11 +92,9 @@ class MilvusBuilder(UntrainedBuilder):
                 raise ServerError(f"{found[0]} Start again with --overwrite.")
             on_progress("verifying", 1, 1)
 
-        fill(
+        fill_rows(
             target,
-            codes,
-            ids,
-            _joined(self._columns),
+            rows,
             has_codebooks=True,
             check=check,
             on_progress=on_progress,

@@ -17,14 +17,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, as_ids
+from ..._arrays import Codes, Ids
 from ..._files import (
     atomic_directory,
     beside,
@@ -39,19 +38,9 @@ from ..._optional import require
 from ...errors import ArtifactError, InvalidInputError, MissingDependencyError
 from ..base import Batch, Columns
 from . import schema
-from .batches import split
+from .batches import Rows, check_rows, split
 from .profile import Profile, Values
 from .schema import VECTOR
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Rows that have been checked: codes (n, width of a code), ids (n,) and columns."""
-
-    codes: Codes
-    ids: Ids
-    columns: Mapping[str, npt.NDArray[Any]]
-
 
 NOTE = "schema.json"
 FORMAT = "mecoq-index Milvus export"
@@ -130,9 +119,9 @@ def write_rows(
     with _new_folder(Path(folder), overwrite) as partial:
         with _Writer(partial, profile, per_file) as writer:
             for batch in batches:
-                checked = _checked(profile, batch.codes, batch.ids, batch.columns)
+                checked = check_rows(profile, batch.codes, batch.ids, batch.columns)
                 for at in range(0, len(checked.ids), per_group):
-                    writer.write(_slice(checked, at, at + per_group))
+                    writer.write(checked.part(at, at + per_group))
                     if on_written is not None:
                         on_written(writer.items)
         return _write_note(partial, profile, writer.fields, writer.items)
@@ -158,7 +147,7 @@ def write_with_bulk_writer(
     """
     bulk_writer, pymilvus = _import_bulk_writer()
     parquet = require("pyarrow.parquet", extra="parquet", purpose=_PURPOSE)
-    rows = _checked(profile, codes, ids, columns or {})
+    rows = check_rows(profile, codes, ids, columns or {})
     per_file = _rows_per_file(profile, rows_per_file)
     with _new_folder(Path(folder), overwrite) as partial:
         # Files must end only at our commits. Files that the writer ends itself are written by a
@@ -167,7 +156,7 @@ def write_with_bulk_writer(
             schema.build_schema(profile, rows.columns), str(partial), chunk_size=1 << 62
         ) as writer:
             for number, at in enumerate(range(0, len(rows.ids), per_file)):
-                part = _slice(rows, at, at + per_file)
+                part = rows.part(at, at + per_file)
                 try:
                     for batch in split(profile, part.codes, part.ids, part.columns):
                         for row in batch.rows():
@@ -204,7 +193,7 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    def write(self, rows: _Rows) -> None:
+    def write(self, rows: Rows) -> None:
         fields = schema.fields(self._profile, rows.columns)
         if not self.items:
             self.fields = fields
@@ -215,7 +204,7 @@ class _Writer:
             )
         at = 0
         while at < len(rows.ids):
-            part = _slice(rows, at, at + self._rows_per_file - self._in_file)
+            part = rows.part(at, at + self._rows_per_file - self._in_file)
             table = _table(self._profile, part, self.fields)
             self._open(table.schema).write_table(table, row_group_size=len(part.ids))
             at += len(part.ids)
@@ -238,17 +227,6 @@ class _Writer:
         self._file, self._in_file = None, 0
 
 
-def _checked(profile: Profile, codes: Codes, ids: Ids | range, columns: Columns) -> _Rows:
-    codes = profile.check_codes(codes)
-    checked = schema.check_columns(columns, len(codes))
-    return _Rows(codes, as_ids(ids, len(codes)), checked)
-
-
-def _slice(rows: _Rows, start: int, stop: int) -> _Rows:
-    columns = {name: values[start:stop] for name, values in rows.columns.items()}
-    return _Rows(rows.codes[start:stop], rows.ids[start:stop], columns)
-
-
 def _row_bytes(profile: Profile) -> float:
     if profile.width is None:
         return profile.bytes_per_vector
@@ -269,6 +247,9 @@ def rows_per_group(profile: Profile) -> int:
     return min(most, max(least, int(_GROUP_BYTES / _row_bytes(profile))))
 
 
+_FILE_NAME = r"part-\d{5,}\.parquet"
+
+
 def _file_name(number: int) -> str:
     return f"part-{number:05}.parquet"
 
@@ -277,7 +258,7 @@ def _names(fields: Sequence[Mapping[str, Any]]) -> list[str]:
     return [field["name"] for field in fields[2:]]
 
 
-def _table(profile: Profile, rows: _Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
+def _table(profile: Profile, rows: Rows, fields: Sequence[Mapping[str, Any]]) -> Any:
     """An Arrow table of rows, in the types that Milvus reads."""
     arrow = require("pyarrow", extra="parquet", purpose=_PURPOSE)
     types = {"INT64": arrow.int64(), "DOUBLE": arrow.float64(), "BOOL": arrow.bool_()}
@@ -353,13 +334,22 @@ def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _check_ours(path: Path) -> None:
+    """Refuse to replace anything but a folder of plain files with the names of an export.
+
+    Raises:
+        InvalidInputError: If it is something else.
+    """
     try:
         text = check_readable(path / NOTE, links=False).read_text(encoding="utf-8")
         ours = json.loads(text)["format"] == FORMAT
     except (ArtifactError, OSError, ValueError, LookupError, TypeError):
         ours = False
-    names = {file.name for file in path.iterdir()} - {NOTE}
-    if not ours or not all(re.fullmatch(r"part-[0-9]{5,}\.parquet", name) for name in names):
+    if not ours or not all(
+        (file.name == NOTE or re.fullmatch(_FILE_NAME, file.name))
+        and file.is_file()
+        and not file.is_symlink()
+        for file in path.iterdir()
+    ):
         raise InvalidInputError(
             f"{path} must hold only the files of an earlier export to be overwritten, but holds "
             "others. Choose another name, or remove it yourself."

@@ -24,8 +24,10 @@ from typing import Any
 
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError, ServerError
-from .connection import Connection, import_pymilvus
+from .answers import check_rows_of
+from .connection import Connection
 from .indexing import Index, make_searchable
+from .libraries import import_pymilvus
 from .schema import CODEBOOKS, ID, VECTOR
 
 _SUFFIX = ".safetensors"
@@ -33,6 +35,7 @@ _CHUNK = 60_000  # characters of base64 a row; Milvus's limit is 65,535
 _MOST_BYTES = 256 << 20  # of a codebook file
 _MOST_ROWS = -(-_MOST_BYTES * 4 // (3 * _CHUNK)) + 1
 _MOST_WEIGHT_BYTES = 16 << 20
+_MOST_ARRAY_BYTES = _MOST_BYTES - (32 << 20)  # of codewords and projection, without the rest
 _PAGE = 64  # rows a request, 4 MB
 _FINGERPRINT, _ROW, _ROWS, _TEXT = "fingerprint", "row", "row_count", "content"
 _ZERO = [0.0, 0.0]
@@ -49,18 +52,14 @@ def store(connection: Connection, codebooks: Codebooks) -> None:
     and embeddings, while images need the codebook file.
 
     Raises:
-        InvalidInputError: If the codebooks take more than 256 MB.
+        InvalidInputError: If the codebooks are too large; see `check_size`.
         ServerError: If the server fails.
     """
     found = _find(connection, codebooks.fingerprint)
     if found is not None and (found.backbone or not codebooks.backbone):
         return
+    check_size(codebooks)
     data = _to_bytes(_without_large_weights(codebooks))
-    if len(data) > _MOST_BYTES:
-        raise InvalidInputError(
-            f"codebooks that are stored in Milvus must take at most {_MOST_BYTES} bytes, got "
-            f"{len(data)}. Use a smaller projection."
-        )
     text = base64.b64encode(data).decode()
     chunks = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
     if not connection.call("has_collection", CODEBOOKS):
@@ -78,6 +77,21 @@ def store(connection: Connection, codebooks: Codebooks) -> None:
             for row, chunk in enumerate(chunks[at : at + _PAGE], at)
         ]
         connection.call("upsert", CODEBOOKS, rows)
+
+
+def check_size(codebooks: Codebooks) -> None:
+    """Refuse codebooks that are too large to be stored, before anything is made.
+
+    Raises:
+        InvalidInputError: If codewords and projection take more than 224 MB.
+    """
+    layers = [part for layer in codebooks.projection for part in (layer.weight, layer.bias)]
+    size = sum(part.nbytes for part in (codebooks.codewords, *layers))
+    if size > _MOST_ARRAY_BYTES:
+        raise InvalidInputError(
+            f"codebooks that are stored in Milvus must take at most {_MOST_ARRAY_BYTES} bytes, got "
+            f"{size}. Use a smaller projection."
+        )
 
 
 def fetch(connection: Connection, fingerprint: str) -> Codebooks:
@@ -121,7 +135,7 @@ def _count(connection: Connection, fingerprint: str) -> int:
     if not first:
         raise _absent(connection, fingerprint)
     count = first[0].get(_ROWS)
-    if not isinstance(count, int) or not 1 <= count <= _MOST_ROWS:
+    if type(count) is not int or not 1 <= count <= _MOST_ROWS:
         raise _damaged(connection, fingerprint, f"they take {count} rows")
     return count
 
@@ -129,7 +143,7 @@ def _count(connection: Connection, fingerprint: str) -> int:
 def _read(connection: Connection, fingerprint: str, rows: Sequence[int]) -> list[str]:
     """The texts of some rows, in their order."""
     keys = [_key(fingerprint, row) for row in rows]
-    found = {row[ID]: row.get(_TEXT) for row in _query(connection, keys, [_TEXT])}
+    found = {row.get(ID): row.get(_TEXT) for row in _query(connection, keys, [_TEXT])}
     texts = [found.get(key) for key in keys]
     if any(not isinstance(text, str) or len(text) > _CHUNK for text in texts):
         raise _damaged(connection, fingerprint, "rows are missing or too long")
@@ -138,14 +152,14 @@ def _read(connection: Connection, fingerprint: str, rows: Sequence[int]) -> list
 
 def _query(connection: Connection, keys: Sequence[str], fields: list[str]) -> list[dict[str, Any]]:
     listed = ", ".join(f'"{key}"' for key in keys)
-    rows: list[dict[str, Any]] = connection.call(
+    rows = connection.call(
         "query",
         CODEBOOKS,
         filter=f"{ID} in [{listed}]",
         output_fields=[ID, *fields],
         consistency_level="Strong",
     )
-    return rows
+    return check_rows_of(connection, rows, [*fields])
 
 
 def _key(fingerprint: str, row: int) -> str:

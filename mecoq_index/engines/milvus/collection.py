@@ -18,12 +18,14 @@ from ..._progress import Progress, silent
 from ...errors import InvalidInputError, ServerError
 from ..base import Columns
 from . import indexing, schema
+from .answers import COUNT, check_rows_of, reading
 from .batches import Request, split
 from .connection import Connection, TransientError
 from .profile import Profile
 from .schema import ID, VECTOR
 
 _MAX_IDS = 5000  # named in one request
+_STATE = ("index_type", "metric_type", "total_rows", "indexed_rows", "pending_index_rows", "state")
 _DEFAULT_PARTITION = "_default"
 _PAGE = 8192  # ids per page when all are listed; Milvus's limit is 16,384
 
@@ -90,12 +92,7 @@ class MilvusCollection:
         return schema.content(schema.describe(self.connection, self.name))
 
     def check(self) -> None:
-        """Refuse a collection that does not fit the profile.
-
-        Raises:
-            InvalidInputError: If it does not exist, another program made it, or its profile or
-                codebooks differ.
-        """
+        """Refuse a collection that does not fit the profile; see `schema.check` for the errors."""
         schema.check(schema.describe(self.connection, self.name), self.profile)
 
     def insert(
@@ -236,7 +233,8 @@ class MilvusCollection:
         return [row for row, there in zip(request.rows(), present, strict=True) if not there]
 
     def __len__(self) -> int:
-        return int(self._query("", ["count(*)"])[0]["count(*)"])
+        with reading(self.connection, "the number of rows"):
+            return int(self._query("", [COUNT])[0][COUNT])
 
     def ids(self) -> Ids:
         """The ids (n,) of all rows, ascending."""
@@ -251,7 +249,7 @@ class MilvusCollection:
         found: list[int] = []
         try:
             while page := self.connection.persist(iterator.next):
-                found += [row[ID] for row in page]
+                found += [row[ID] for row in check_rows_of(self.connection, page, [ID])]
         finally:
             iterator.close()
         return np.unique(np.array(found, np.int64))
@@ -263,7 +261,7 @@ class MilvusCollection:
             InvalidInputError: If ids are malformed, or no row has one of them.
         """
         wanted, places = distinct_ids(ids)
-        return np.ascontiguousarray(self.profile.codes(self.values(wanted))[places])
+        return np.ascontiguousarray(self._codes(self.values(wanted))[places])
 
     def values(self, ids: Ids) -> list[Any]:
         """The vector fields of the rows with these distinct ids, in their order.
@@ -291,8 +289,15 @@ class MilvusCollection:
         """
         columns = self.columns()
         found = self._found(ids, [VECTOR, *columns])
-        codes = self.profile.codes([row[VECTOR] for row in found])
+        codes = self._codes([row[VECTOR] for row in found])
         return codes, {name: [row[name] for row in found] for name in columns}
+
+    def _codes(self, values: list[Any]) -> Codes:
+        with reading(self.connection, "vectors of the width of the collection"):
+            codes = self.profile.codes(values)
+            if len(codes) != len(values):
+                raise ValueError(f"{len(codes)} vectors for {len(values)} rows")
+            return codes
 
     def _found(self, ids: Ids, fields: list[str]) -> list[dict[str, Any]]:
         rows = {row[ID]: row for row in self._rows_of(ids, [ID, *fields])}
@@ -317,12 +322,7 @@ class MilvusCollection:
         return len(present)
 
     def remove_where(self, filter: str) -> None:
-        """Remove the rows that satisfy a filter expression.
-
-        Raises:
-            InvalidInputError: If the index cannot leave out removed rows.
-            ServerError: If the server fails, or refuses the filter.
-        """
+        """Remove the rows that satisfy a filter expression; see `remove` for the errors."""
         self.profile.check_skipping(self.connection.server, "removing rows")
         self.connection.call("delete", self.name, filter=filter)
 
@@ -340,16 +340,15 @@ class MilvusCollection:
     ) -> list[dict[str, Any]]:
         self.make_searchable()
         where = {"partition_names": list(partitions)} if partitions else {}
-        return list(
-            self.connection.call(
-                "query",
-                self.name,
-                filter=filter,
-                output_fields=fields,
-                consistency_level="Strong",
-                **where,
-            )
+        rows = self.connection.call(
+            "query",
+            self.name,
+            filter=filter,
+            output_fields=fields,
+            consistency_level="Strong",
+            **where,
         )
+        return check_rows_of(self.connection, rows, fields)
 
     def finish(self, on_progress: Progress = silent) -> None:
         """Make all rows durable, wait until the index covers them, and load it.
@@ -373,8 +372,8 @@ class MilvusCollection:
                 f"collection {self.name!r} must have an index, but has none. Build it with "
                 "collection.finish()."
             )
-        state: dict[str, Any] = self.connection.call("describe_index", self.name, VECTOR)
-        return state
+        state = self.connection.call("describe_index", self.name, VECTOR)
+        return check_rows_of(self.connection, [state], _STATE)[0]
 
     def make_searchable(self) -> None:
         """Create the index if it is missing, and load the collection unless it is loaded."""

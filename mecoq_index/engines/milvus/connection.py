@@ -1,35 +1,31 @@
 """A connection to Milvus: what is at the other end, which errors pass, and how they all read.
 
-Credentials come from the address, from arguments or from the environment, are handed to pymilvus,
-and go nowhere else: neither into files nor into messages.
+Credentials are handed to pymilvus, as `credentials` decides, and go nowhere else: neither into
+files nor into messages.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..._files import first_line
-from ..._optional import require
-from ...errors import InvalidInputError, ServerError
-from .address import TOKEN_VARIABLE, URI_VARIABLE, Place, is_file, locate_database
+from ...errors import InvalidInputError, MecoqError, ServerError
+from .address import Place, is_file, locate_database
+from .credentials import Credentials, credentials_for
+from .libraries import import_pymilvus, silenced
+from .lite import check_file
 
 _CONNECT_SECONDS = 10.0
 _LEAST_SECONDS = 10.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 5.0
 _LARGEST_ANSWER = 512 << 20  # bytes; pymilvus itself accepts answers of any size
-_LOGGERS = ("pymilvus", "pymilvus.milvus_client")
 # Codes of pkg/util/merr/errors.go for "not now": unavailable, limited, still loading after a
 # restart, channels and nodes that are being handed over. 1 is "not ready", and also pymilvus's own
 # code for all mistakes of a caller.
@@ -40,6 +36,8 @@ _RESTARTED = "unrecoverable error"
 _TRANSIENT_RPC = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED"})
 _REFUSED_RPC = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _FORBIDDEN_CODES = frozenset({1400, 1401, 1405, 1410, 1413})
+# What pymilvus raises for an answer that lacks a part, or has one of another kind.
+_UNREADABLE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,10 @@ class Server:
         return f"{kind} {'.'.join(map(str, self.version))}"
 
 
+LITE = Server(is_lite=True, version=())
+"""Any milvus-lite, before its file is opened."""
+
+
 @dataclass(frozen=True, eq=False)
 class Connection:
     """A client of one Milvus. Made by `connect`.
@@ -69,12 +71,14 @@ class Connection:
         database: The database on the server; empty for the default one.
         patience: Seconds for which a call that fails transiently is repeated, and for which one
             request may take.
+        advice: What to do if the server refuses the credentials.
     """
 
     client: Any = field(repr=False)
     uri: str
     database: str = ""
     patience: float = 60.0
+    advice: str = Credentials().advice
 
     def address_of(self, collection: str) -> str:
         """The address of a collection here, without credentials."""
@@ -90,8 +94,9 @@ class Connection:
         version = self.call("get_server_version")
         found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", str(version))
         if found is None:
+            told = str(version)[:80]
             raise ServerError(
-                f"the server at {self.uri} must tell its version in numbers, got {version!r}."
+                f"the server at {self.uri} must tell its version in numbers, got {told!r}."
             )
         return Server(is_file(self.uri), tuple(int(part) for part in found.groups() if part))
 
@@ -143,13 +148,20 @@ class Connection:
     def _plainly(self, action: Callable[[], Any]) -> Any:
         """Run an action, and turn the errors of pymilvus into ours."""
         try:
-            with _silenced():
+            with silenced():
                 return action()
+        except MecoqError:
+            raise
+        except _UNREADABLE as exc:
+            raise ServerError(
+                f"Milvus at {self.uri} failed, or its answer cannot be read: "
+                f"{type(exc).__name__}: {first_line(exc)}"
+            ) from exc
         except Exception as exc:
             of_pymilvus = isinstance(exc, import_pymilvus().exceptions.MilvusException)
             if not of_pymilvus and _rpc_status(exc) is None:
                 raise
-            raise _translated(exc, self.uri) from exc
+            raise _translated(exc, self.uri, self.advice) from exc
 
 
 class TransientError(ServerError):
@@ -163,6 +175,7 @@ def connect(
     database: str | None = None,
     patience: float = 60.0,
     new: bool = True,
+    check: Callable[[Server], object] | None = None,
 ) -> Connection:
     """Connect to a Milvus server, or open a milvus-lite file.
 
@@ -171,120 +184,54 @@ def connect(
             ends in ``.db``; None for the environment's ``MILVUS_URI``, which must be the address of
             a server. ``http://user:password@host`` carries credentials. A `Place` is taken as it
             is, whatever its collection.
-        token: ``user:password`` or an API key; None for those in ``uri``, or else the environment's
-            ``MILVUS_TOKEN``.
+        token: ``user:password`` or an API key; None for those in ``uri``, or else, unless a file
+            named the server, the environment's ``MILVUS_TOKEN``.
         database: The database on the server; None for the one in ``uri``, or else the default one.
         patience: Seconds for which calls that fail transiently are repeated, and for which one
             request may take; at least 10 for a request.
         new: Whether a file may be created.
+        check: Called with what is at the other end, before a file is created; may raise an error.
 
     Raises:
         InvalidInputError: If ``uri`` is malformed; or if the folder of a file does not exist, or
-            the file itself does not and may not be created.
+            the file itself does not and may not be created, or is not of milvus-lite.
         ServerError: If the server is out of reach or refuses the credentials.
         MissingDependencyError: If pymilvus, or for a file milvus-lite, is not installed.
     """
     place = uri if isinstance(uri, Place) else locate_database(uri, database)
-    pymilvus = import_pymilvus()
     if is_file(place.uri):
-        return _open_file(pymilvus, Path(place.uri), patience, new)
+        if check is not None:
+            check(LITE)
+        return _open_file(Path(place.uri), patience, new)
+    credentials = credentials_for(place, token)
+    pymilvus = import_pymilvus()
     try:
-        with _silenced():
+        with silenced():
             client = pymilvus.MilvusClient(
                 uri=place.uri,
-                token=token or place.token or os.environ.get(TOKEN_VARIABLE, ""),
+                token=credentials.token,
                 db_name=place.database,
                 timeout=_CONNECT_SECONDS,
                 grpc_options={"grpc.max_receive_message_length": _LARGEST_ANSWER},
             )
     except pymilvus.exceptions.MilvusException as exc:
-        raise _translated(exc, place.uri) from exc
-    return Connection(client, place.uri, place.database, patience)
+        raise _translated(exc, place.uri, credentials.advice) from exc
+    made = Connection(client, place.uri, place.database, patience, credentials.advice)
+    if check is not None:
+        check(made.server)
+    return made
 
 
-def import_pymilvus() -> ModuleType:
-    """Import pymilvus, and keep it from printing the errors that this package raises.
-
-    Raises:
-        InvalidInputError: If the environment's ``MILVUS_URI``, which pymilvus reads when it is
-            imported, is not the address of a server.
-        MissingDependencyError: If pymilvus is not installed.
-    """
-    if "pymilvus" not in sys.modules:
-        _check_environment()
-    try:
-        pymilvus = require("pymilvus", extra="milvus", purpose="the milvus engine")
-    except Exception:
-        _check_environment()  # again, because pymilvus also reads a .env file
-        raise
-    quiet_pymilvus()
-    return pymilvus
-
-
-def _check_environment() -> None:
-    uri = os.environ.get(URI_VARIABLE, "")
-    try:
-        is_server = not uri or not is_file(locate_database(uri).uri)
-    except InvalidInputError:
-        is_server = False
-    if not is_server:
-        # Errors of pymilvus repeat the variable, which may hold a password.
-        raise InvalidInputError(
-            f"{URI_VARIABLE} must be the address of a server, such as http://host:19530, because "
-            "pymilvus cannot be imported otherwise. Unset it, and pass a file as the uri."
-        ) from None
-
-
-_ours = threading.local()
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Drop what pymilvus logs in this thread: this package raises it as an error."""
-    _ours.depth = getattr(_ours, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _ours.depth -= 1
-
-
-def _is_not_ours(record: logging.LogRecord) -> bool:
-    return not getattr(_ours, "depth", 0)
-
-
-def quiet_pymilvus() -> None:
-    """Keep pymilvus from printing errors, with tracebacks, of calls that this package makes.
-
-    What other code of the process does with pymilvus is logged as before.
-    """
-    for name in _LOGGERS:
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(_is_not_ours)  # a filter that is there already is not added again
-
-
-def check_file(path: Path) -> Path:
-    """Return the absolute path of a milvus-lite file, which need not exist.
-
-    Raises:
-        InvalidInputError: If its folder does not exist.
-        MissingDependencyError: If milvus-lite is not installed.
-    """
-    require("milvus_lite", extra="milvus-lite", purpose="a Milvus in a file")
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise InvalidInputError(f"the folder {path.parent} does not exist. Create it first.")
-    return path
-
-
-def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> Connection:
+def _open_file(path: Path, patience: float, new: bool) -> Connection:
     path = check_file(path)
     if not new and not path.exists():
         raise InvalidInputError(f"there is no Milvus at {path}. Check the name of the file.")
+    pymilvus = import_pymilvus()
     # Its server runs in threads of this process, whose errors reach the caller as well.
     if (logger := logging.getLogger("milvus_lite")).level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
     try:
-        with _silenced():
+        with silenced():
             client = pymilvus.MilvusClient(uri=str(path))
     except pymilvus.exceptions.MilvusException as exc:
         cause = exc.__cause__ or exc.__context__ or exc
@@ -295,15 +242,12 @@ def _open_file(pymilvus: ModuleType, path: Path, patience: float, new: bool) -> 
     return Connection(client, str(path), "", patience)
 
 
-def _translated(exc: BaseException, uri: str) -> ServerError:
+def _translated(exc: BaseException, uri: str, advice: str) -> ServerError:
     """An error of one sentence for an error of pymilvus."""
     status = _rpc_status(exc)
     code = getattr(exc, "code", None)
     if status in _REFUSED_RPC or code in _FORBIDDEN_CODES:
-        return ServerError(
-            f"the Milvus server at {uri} refuses these credentials. Give a valid token, "
-            f"user:password or an API key, or set {TOKEN_VARIABLE}."
-        )
+        return ServerError(f"the Milvus server at {uri} refuses these credentials. {advice}")
     if status == "UNAVAILABLE" and not is_file(uri):
         return TransientError(
             f"the Milvus server at {uri} is out of reach. Check the address, and that it runs."

@@ -17,11 +17,13 @@ from ..hits import Hits
 from . import schema
 from .address import is_address, is_file, locate
 from .builder import MilvusBuilder
+from .codebook_store import check_size
 from .collection import MilvusCollection
-from .connection import Server, check_file, connect
+from .connection import LITE, connect
 from .description import describe
-from .filling import check_fill
-from .opening import open_collection, read_place, write_place
+from .filling import check_fill, check_settings
+from .lite import check_file
+from .opening import find_place, open_collection, write_place
 from .options import OPTIONS
 from .profiles import get_profile
 from .searching import search, split_names
@@ -108,11 +110,10 @@ class MilvusEngine:
         patience: float = 60.0,
         **profile_options: Any,
     ) -> MilvusBuilder:
-        """A builder of a collection.
+        """A builder of a collection of any number of ``items``.
 
         Args:
             codebooks: The learned codebooks.
-            items: Any number; nothing depends on it.
             uri: The address of a server or a ``.db`` file, with or without the collection; None for
                 the environment's ``MILVUS_URI``. See `mecoq_index.engines.milvus.address`.
             token: Credentials; see `connect`.
@@ -142,21 +143,22 @@ class MilvusEngine:
             )
         schema.check_name(place.collection)
         schema.check_target(place.collection)
-        if partition:
-            schema.check_name(partition, "a partition")
+        check_settings(partition, consistency_level)
+        check_size(codebooks)
         given = {name: value for name, value in profile_options.items() if value is not None}
         form = get_profile(profile, codebooks, **given)
 
         def target() -> MilvusCollection:
-            connection = connect(place, token=token, patience=patience)
+            connection = connect(place, token=token, patience=patience, check=form.check_server)
             return MilvusCollection(connection, place.collection, form)
 
         if is_file(place.uri) and not check_file(Path(place.uri)).exists():
-            form.check_server(Server(is_lite=True, version=()))
+            form.check_server(LITE)
         else:
             check_fill(target(), resume=resume, overwrite=overwrite)
         return MilvusBuilder(
             target,
+            form,
             codebooks,
             lambda filled, verification: cls(filled, codebooks, verification),
             partition=partition,
@@ -169,6 +171,7 @@ class MilvusEngine:
         """A builder whose collection takes the place of this one when it is complete."""
         return MilvusBuilder(
             lambda: self.collection.renamed(self.collection.name),
+            self.collection.profile,
             self.codebooks,
             lambda filled, verification: type(self)(filled, self.codebooks, verification),
             overwrite=True,
@@ -195,6 +198,7 @@ class MilvusEngine:
         codebooks: Codebooks | None,
         address: str | Path,
         *,
+        uri: None = None,
         token: str | None = None,
         collection: str | None = None,
         database: str | None = None,
@@ -208,6 +212,7 @@ class MilvusEngine:
             address: A server or a file, as ``http://host:19530/photos``,
                 ``http://host:19530/shop/photos`` or ``photos.db/photos``. The collection may be
                 left out if it is the only one of this package there.
+            uri: Not for addresses, which name the server.
             token: Credentials; see `connect`.
             collection: The collection; a single name in a server's address is then the database.
             database: The database on the server.
@@ -219,6 +224,8 @@ class MilvusEngine:
                 cannot be read.
             ServerError: If the server is out of reach, refuses, or fails.
         """
+        if uri is not None:
+            raise InvalidInputError("uri is for index folders; an address names the server itself.")
         place = locate(address, collection=collection, database=database)
         return cls(*open_collection(place, codebooks, token=token, patience=patience))
 
@@ -311,6 +318,7 @@ class MilvusEngine:
         path: Path,
         codebooks: Codebooks,
         *,
+        uri: str | Path | None = None,
         token: str | None = None,
         collection: str | None = None,
         database: str | None = None,
@@ -320,6 +328,8 @@ class MilvusEngine:
         Args:
             path: The file.
             codebooks: The codebooks that the codes belong to.
+            uri: The server or the ``.db`` file, instead of the one that ``path`` names; see
+                `mecoq_index.engines.milvus.credentials`.
             token: Credentials; see `connect`.
             collection: A collection to open instead of the one in the file.
             database: A database to use instead of the one in the file.
@@ -327,14 +337,8 @@ class MilvusEngine:
         Raises:
             ArtifactError: If the file is damaged.
         """
-        place = read_place(path)
-        return cls.attach(
-            codebooks,
-            place.uri,
-            token=token,
-            collection=collection or place.collection,
-            database=database or place.database,
-        )
+        place = find_place(path, uri=uri, collection=collection, database=database)
+        return cls(*open_collection(place, codebooks, token=token))
 
     @classmethod
     def export(

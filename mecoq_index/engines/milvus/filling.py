@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..._arrays import Codes, Ids, as_ids
+from ..._arguments import check_known
+from ..._arrays import Codes, Ids
 from ..._progress import Progress, silent
 from ...errors import InvalidInputError, ServerError
 from ..base import Columns
 from . import schema
+from .batches import Rows, check_rows
 from .collection import MilvusCollection
+from .options import CONSISTENCY_LEVELS
 from .schema import UNFINISHED
 
 
@@ -69,6 +69,35 @@ def fill(
     codes: Codes,
     ids: Ids | None = None,
     columns: Columns | None = None,
+    **options: Any,
+) -> None:
+    """Make a collection that holds exactly these rows, indexed and loaded.
+
+    Args:
+        collection: The collection to make; it must not exist unless ``resume`` or ``overwrite``.
+        codes: uint8, shape (n, width of a code).
+        ids: int64, shape (n,); 0..n-1 if None.
+        columns: Scalar fields, of n values each.
+        options: As `fill_rows` takes them; it also says what is raised.
+    """
+    rows = check_rows(collection.profile, codes, ids, columns)
+    fill_rows(collection, rows, **options)
+
+
+def check_settings(partition: str, consistency_level: str) -> None:
+    """Refuse settings that Milvus does not take, before anything is made.
+
+    Raises:
+        InvalidInputError: If the partition cannot have its name, or there is no such level.
+    """
+    if partition:
+        schema.check_name(partition, "a partition")
+    check_known([consistency_level], CONSISTENCY_LEVELS, what="consistency level")
+
+
+def fill_rows(
+    collection: MilvusCollection,
+    rows: Rows,
     *,
     partition: str = "",
     consistency_level: str = "Session",
@@ -82,9 +111,7 @@ def fill(
 
     Args:
         collection: The collection to make; it must not exist unless ``resume`` or ``overwrite``.
-        codes: uint8, shape (n, width of a code).
-        ids: int64, shape (n,); 0..n-1 if None.
-        columns: Scalar fields, of n values each.
+        rows: The rows.
         partition: The partition that the rows go into; the default one if empty.
         consistency_level: Which changes by other clients searches see unless they say otherwise.
             With "Session" a client sees at least its own.
@@ -98,17 +125,13 @@ def fill(
         on_progress: Called with (a few words, steps done, steps in all).
 
     Raises:
-        InvalidInputError: If arguments are malformed, the collection exists, or the load to resume
-            was one of other rows. A collection that this call made is removed.
+        InvalidInputError: If the collection exists, or the load to resume was one of other rows. A
+            collection that this call made is removed.
         ServerError: If the server fails. Loaded rows stay, so that the load can be resumed.
     """
-    if partition:
-        schema.check_name(partition, "a partition")
-    codes = collection.profile.check_codes(codes)
-    ids = np.arange(len(codes), dtype=np.int64) if ids is None else as_ids(ids, len(codes))
-    checked = schema.check_columns(columns, len(codes))
+    check_settings(partition, consistency_level)
     check_fill(collection, resume=resume, overwrite=overwrite)
-    content = _digest(codes, ids, checked)
+    content = _digest(rows)
     new = collection.renamed(collection.name + UNFINISHED)
     found = new.exists()
     if resume and not found and collection.exists():
@@ -128,19 +151,24 @@ def fill(
             new.drop()
             found = False
         new.create(
-            checked,
+            rows.columns,
             consistency_level=consistency_level,
             content=content,
             has_codebooks=has_codebooks,
         )
     try:
         new.insert(
-            codes, ids, checked, partition=partition, skip_present=found, on_progress=on_progress
+            rows.codes,
+            rows.ids,
+            rows.columns,
+            partition=partition,
+            skip_present=found,
+            on_progress=on_progress,
         )
         new.finish(on_progress)
-        if (held := len(new)) != len(codes):
+        if (held := len(new)) != len(rows.ids):
             raise ServerError(
-                f"collection {new.name!r} must hold the {len(codes)} rows that were loaded, but "
+                f"collection {new.name!r} must hold the {len(rows.ids)} rows that were loaded, but "
                 f"holds {held}: another program writes to it. Start again with --overwrite."
             )
         if check is not None:
@@ -174,10 +202,10 @@ def _other_content(name: str) -> InvalidInputError:
     )
 
 
-def _digest(codes: Codes, ids: Ids, columns: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256(repr(codes.shape).encode())
-    digest.update(codes.tobytes())
-    digest.update(ids.tobytes())
-    for name in sorted(columns):
-        digest.update(json.dumps([name, columns[name].tolist()]).encode())
+def _digest(rows: Rows) -> str:
+    digest = hashlib.sha256(repr(rows.codes.shape).encode())
+    digest.update(rows.codes.tobytes())
+    digest.update(rows.ids.tobytes())
+    for name in sorted(rows.columns):
+        digest.update(json.dumps([name, rows.columns[name].tolist()]).encode())
     return digest.hexdigest()

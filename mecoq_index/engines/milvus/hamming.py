@@ -8,6 +8,8 @@ from typing import Any
 from ..._arrays import Codes, Ids
 from ...errors import InvalidInputError
 from ..hits import Hits
+from . import schema
+from .batches import check_rows
 from .collection import MilvusCollection
 from .connection import connect
 from .description import describe
@@ -63,7 +65,11 @@ class MilvusHamming:
                 f"{getattr(bits, 'shape', type(bits).__name__)}."
             )
         profile = Hamming(8 * bits.shape[1], hasher=hasher)
-        connection = connect(uri, token=token, database=database, patience=patience)
+        schema.check_name(collection)
+        check_rows(profile, bits, ids, options.get("columns"))
+        connection = connect(
+            uri, token=token, database=database, patience=patience, check=profile.check_server
+        )
         filled = MilvusCollection(connection, collection, profile)
         fill(filled, bits, ids, **options)
         return cls(filled)

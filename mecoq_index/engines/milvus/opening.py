@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from ..._files import UNREADABLE, atomic_file, check_readable, first_line
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from . import codebook_store, schema
-from .address import Place
+from .address import Place, is_file, locate, locate_database
 from .collection import MilvusCollection
 from .connection import Connection, connect
+from .lite import from_stored, to_stored
 from .profiles import get_profile
+
+_GLOBAL_CLUSTER = "global-cluster"  # in an address, for pymilvus
 
 
 def open_collection(
-    place: Place, codebooks: Codebooks | None, *, token: str | None, patience: float
+    place: Place, codebooks: Codebooks | None, *, token: str | None, patience: float = 60.0
 ) -> tuple[MilvusCollection, Codebooks]:
     """Return the collection at a place, loaded, and its codebooks.
 
@@ -83,13 +87,43 @@ def _stored_codebooks(connection: Connection, description: Mapping[str, Any]) ->
 
 def write_place(path: Path, collection: MilvusCollection) -> None:
     """Write the place of a collection, without credentials, to a JSON file."""
+    uri = collection.connection.uri
     where = {
-        "uri": collection.connection.uri,
+        "uri": to_stored(Path(uri), path) if is_file(uri) else uri,
         "database": collection.connection.database,
         "collection": collection.name,
     }
     with atomic_file(path) as partial:
         partial.write_text(json.dumps(where) + "\n", encoding="utf-8")
+
+
+def find_place(
+    path: Path,
+    *,
+    uri: str | Path | None = None,
+    collection: str | None = None,
+    database: str | None = None,
+) -> Place:
+    """The place that `write_place` wrote, or what the person names instead of its parts.
+
+    Raises:
+        ArtifactError: If the file is missing or damaged.
+        InvalidInputError: If ``uri`` is malformed, or the file names a milvus-lite file that must
+            not be opened on its word.
+    """
+    place = read_place(path)
+    if uri is not None:
+        named = locate_database(uri, database)
+        place = replace(
+            named, database=named.database or place.database, collection=place.collection
+        )
+        if is_file(place.uri) and not database:
+            place = replace(place, database="")
+    elif is_file(place.uri):
+        place = replace(place, uri=str(from_stored(place.uri, path)))
+    return replace(
+        place, collection=collection or place.collection, database=database or place.database
+    )
 
 
 def read_place(path: Path) -> Place:
@@ -107,4 +141,24 @@ def read_place(path: Path) -> Place:
             raise TypeError("uri, database and collection must be texts")
     except UNREADABLE as exc:
         raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
-    return Place(found[0], database=found[1], collection=found[2])
+    if is_file(found[0]):
+        return Place(found[0], collection=found[2], named_by=str(path))
+    return _server(path, *found)
+
+
+def _server(path: Path, uri: str, database: str, collection: str) -> Place:
+    """The place on a server that a file names; the file may hold nothing but names.
+
+    Credentials in it would be somebody else's, and pymilvus asks a global cluster for the address
+    of another server.
+    """
+    try:
+        place = locate(uri, collection=collection, database=database)
+    except InvalidInputError as exc:
+        raise ArtifactError(f"{path} is damaged: {exc}") from exc
+    if place.token or _GLOBAL_CLUSTER in place.uri.lower():
+        raise ArtifactError(
+            f"{path} must name a server without credentials, and no global cluster, but does not. "
+            "Name the server yourself, with --uri (in Python uri=...)."
+        )
+    return replace(place, named_by=str(path))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from ..base import Option
 
+CONSISTENCY_LEVELS = ("Strong", "Bounded", "Session", "Eventually")
+
 OPTIONS = (
     Option(
         name="uri",
         kind=str,
         help="a server, http://host:19530, or a database of it, http://host:19530/shop, or a "
-        "milvus-lite file, photos.db. [default: the environment's MILVUS_URI]",
-        stages=frozenset({"build", "bench"}),
+        "milvus-lite file, photos.db; of an index folder, instead of the one that it names. "
+        "[default: the environment's MILVUS_URI]",
+        stages=frozenset({"build", "open", "bench"}),
     ),
     Option(
         name="token",
         kind=str,
-        help="user:password or an API key. [default: the environment's MILVUS_TOKEN]",
+        help="user:password or an API key. [default: the environment's MILVUS_TOKEN, which goes to "
+        "servers that you name or MILVUS_URI names, not to those of index folders]",
         stages=frozenset({"build", "open", "bench"}),
         is_secret=True,
     ),
@@ -72,7 +76,7 @@ OPTIONS = (
     ),
     Option(
         name="consistency_level",
-        kind=("Strong", "Bounded", "Session", "Eventually"),
+        kind=CONSISTENCY_LEVELS,
         help="which changes by other clients a search is sure to see. [default: Session, or that "
         "of the collection]",
         stages=frozenset({"build", "search"}),

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import InvalidInputError
+from ...errors import InvalidInputError, ServerError
 from ..base import Columns
-from .connection import Connection, import_pymilvus
+from .connection import Connection
+from .libraries import import_pymilvus
 from .profile import Profile
 
 ID, VECTOR, NAME = "id", "vector", "name"
@@ -41,7 +42,7 @@ def check_name(name: str, what: str = "a collection") -> str:
     if not re.fullmatch(_NAME, name):
         raise InvalidInputError(
             f"the name of {what} must consist of at most 255 letters, digits and underscores and "
-            f"must not begin with a digit, got {name!r}."
+            f"must not begin with a digit, got {name[:80]!r}."
         )
     return name
 
@@ -208,12 +209,34 @@ def describe(connection: Connection, name: str) -> dict[str, Any]:
 
     Raises:
         InvalidInputError: If there is no collection of this name.
-        ServerError: If the server fails.
+        ServerError: If the server fails, or describes no collection.
     """
     if not connection.call("has_collection", name):
-        raise InvalidInputError(f"there is no collection {name!r} at {connection.uri}.")
+        raise InvalidInputError(f"there is no collection {name[:255]!r} at {connection.uri}.")
     found: dict[str, Any] = connection.call("describe_collection", name)
+    if not _is_description(found):
+        raise ServerError(
+            f"the server at {connection.uri} must describe collection {name[:255]!r} by its name, "
+            "fields and properties, but does not."
+        )
     return found
+
+
+def _is_description(found: Any) -> bool:
+    """Whether an answer has the parts that are read here, in the types that they must have."""
+    try:
+        return (
+            isinstance(found["collection_name"], str)
+            and all(isinstance(text, str) for text in found["properties"].values())
+            and all(
+                isinstance(field["name"], str)
+                and isinstance(field["type"].name, str)
+                and isinstance(int(field["params"].get("dim", 0)), int)
+                for field in found["fields"]
+            )
+        )
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return False
 
 
 def is_made_here(description: Mapping[str, Any]) -> bool:
@@ -246,12 +269,12 @@ def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
     text = description["properties"].get(_PROPERTY_OPTIONS, "{}")
     try:
         options = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         options = None
     if not isinstance(options, dict):
         raise InvalidInputError(
             f"the properties of collection {description['collection_name']!r} are damaged: "
-            f"{text!r}. Build it again under another name."
+            f"{text[:200]!r}. Build it again under another name."
         )
     return options
 

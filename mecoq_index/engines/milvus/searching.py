@@ -10,6 +10,7 @@ import numpy as np
 from ..._arrays import check_k
 from ...errors import InvalidInputError
 from ..hits import Hits
+from .answers import reading
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 
@@ -104,10 +105,12 @@ def _search(
             filter=filter,
             **request,
         )
-        for row, result in enumerate(results, start):
-            n = len(result.ids)
-            found.ids[row, :n] = result.ids
-            found.scores[row, :n] = result.distances
+        with reading(collection.connection, f"at most {k} ids and scores for each query"):
+            rows = range(start, min(start + step, len(values)))
+            for row, result in zip(rows, results, strict=True):
+                n = len(result.ids)
+                found.ids[row, :n] = result.ids
+                found.scores[row, :n] = result.distances
         if request["output_fields"]:
             fields += [[hit["entity"] for hit in result] for result in results]
     return Hits(found.scores, found.ids, fields)

@@ -17,6 +17,7 @@ from ...errors import InvalidInputError
 from ...scoring import aqs, decode
 from ..hits import Hits
 from . import codebook_store, schema
+from .answers import reading
 from .collection import MilvusCollection
 from .schema import ID, VECTOR
 from .searching import search
@@ -101,7 +102,8 @@ def verify(
         problems.append(f"{held - len(all_ids)} rows have an id that another row has as well.")
     ids = _sample(all_ids, min(rows, 10_000), seed)
     stored = collection.values(ids)
-    fits = collection.profile.are_codes(stored)
+    with reading(collection.connection, "vectors of the width of the collection"):
+        fits = collection.profile.are_codes(stored)
     if len(wrong := np.flatnonzero(~fits)):
         problems.append(
             f"{len(wrong)} of {len(ids)} rows are not made of these codebooks' codewords, for "

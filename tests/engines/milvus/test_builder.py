@@ -157,7 +157,7 @@ def test_the_engine_has_the_abilities_it_declares():
         for stage in ("open", "search", "bench")
     }
     assert by_stage == {
-        "open": {"token", "collection", "database"},
+        "open": {"uri", "token", "collection", "database"},
         "search": {"filter", "ef", "output_fields", "partitions", "consistency_level"},
         "bench": {"uri", "token", "profiles"},
     }

@@ -1,6 +1,7 @@
 """Files for Milvus's bulk import: read back, compared with pymilvus's own, and imported."""
 
 import json
+import shutil
 import time
 import warnings
 from importlib.util import find_spec
@@ -263,8 +264,7 @@ def test_only_an_older_export_is_overwritten_and_only_by_a_whole_one(tmp_path):
 def test_what_a_stopped_writing_left_is_removed(tmp_path, monkeypatch):
     out, profile = tmp_path / "rows", PROFILES["exact"]
     write_parquet(out, profile, CODES, IDS)
-    (tmp_path / ".rows.new").mkdir()
-    (tmp_path / ".rows.new" / "part-00000.parquet").write_bytes(b"left")
+    shutil.copytree(out, tmp_path / ".rows.new")
 
     def stop():
         yield Batch(CODES, IDS)
@@ -274,6 +274,43 @@ def test_what_a_stopped_writing_left_is_removed(tmp_path, monkeypatch):
         write_rows(out, profile, stop(), overwrite=True)
     assert parquet.read_table(out / "part-00000.parquet").num_rows == N
     assert [file.name for file in tmp_path.iterdir()] == ["rows"]
+
+
+def test_links_and_folders_of_others_are_not_replaced(tmp_path):
+    """Not even those that an export of somebody else names as its own."""
+    out, profile = tmp_path / "rows", PROFILES["exact"]
+    write_parquet(out, profile, CODES, IDS)
+    for link, target in (("link", out), ("dangling", tmp_path / "nowhere")):
+        (tmp_path / link).symlink_to(target)
+        for overwrite in (False, True):
+            refused(
+                "must be a folder to make, but it is a link",
+                *(tmp_path / link, profile, CODES, IDS),
+                overwrite=overwrite,
+            )
+    note = json.loads((out / "schema.json").read_text())
+    (out / "schema.json").write_text(json.dumps({**note, "files": ["mine.txt", "mine"]}))
+    mine = tmp_path / "mine"
+    mine.write_text("keep")
+    plants = {
+        "mine.txt": lambda path: path.write_text("keep"),
+        "mine": lambda path: path.mkdir(),
+        "part-00001.parquet": lambda path: path.symlink_to(mine),
+        "part-00002.parquet": lambda path: path.mkdir(),
+    }
+    for name, plant in plants.items():
+        plant(out / name)
+        refused("must hold only the files of an earlier", out, profile, CODES, IDS, overwrite=True)
+        assert (out / name).exists()
+        (out / name).rmdir() if (out / name).is_dir() else (out / name).unlink()
+    beside = tmp_path / ".rows.new"
+    beside.mkdir()
+    (beside / "mine.txt").write_text("keep")
+    refused("must hold only the files of an earlier", out, profile, CODES, IDS, overwrite=True)
+    assert (beside / "mine.txt").read_text() == mine.read_text() == "keep"
+    shutil.rmtree(beside)
+    write_parquet(out, profile, CODES[:9], IDS[:9], overwrite=True)
+    assert parquet.read_table(out / "part-00000.parquet").num_rows == 9
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ def test_codebooks_of_any_size_are_split_and_put_together(connection, monkeypatc
     [count] = connection.call("query", schema.CODEBOOKS, filter="", output_fields=["count(*)"])
     assert count["count(*)"] >= 4
     assert_equal(fetch(connection, books.fingerprint), books)
-    monkeypatch.setattr(codebook_store, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(codebook_store, "_MOST_ARRAY_BYTES", 1000)
     with pytest.raises(InvalidInputError, match="must take at most 1000 bytes, got 1"):
         store(connection, make_codebooks(seed=1, P=3000))
 

@@ -13,6 +13,7 @@ pymilvus = pytest.importorskip("pymilvus")
 from pymilvus.exceptions import DataNotMatchException, MilvusException
 
 from mecoq_index.engines.milvus import connection as module
+from mecoq_index.engines.milvus import libraries
 from mecoq_index.engines.milvus.connection import Connection, TransientError, connect
 from mecoq_index.errors import InvalidInputError, ServerError
 
@@ -232,32 +233,62 @@ def test_addresses_that_are_none_are_named(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "source,uri",
+    "variable,text",
     [
-        ("environment", "root:SECRET@host"),
-        ("environment", "http://host:SECRET"),
-        ("environment", "photos.db"),
-        ("file", "root:SECRET@host"),
+        ("MILVUS_URI", "root:SECRET@host"),
+        ("MILVUS_URI", "http://host:SECRET"),
+        ("MILVUS_URI", "photos.db"),
+        ("MILVUS_DEFAULT_CONNECTION", "root:SECRET@host"),
+        ("MILVUS_CONN_TIMEOUT", "SECRET"),
     ],
 )
-def test_an_environment_that_pymilvus_cannot_read_is_one_sentence(tmp_path, source, uri):
-    """In a process of its own, because pymilvus reads the variable when it is imported."""
-    environment = {name: text for name, text in os.environ.items() if name != "MILVUS_URI"}
-    if source == "file":  # pymilvus looks for it in the working folder of code without a file
-        (tmp_path / ".env").write_text(f"MILVUS_URI={uri}\n")
-    else:
-        environment["MILVUS_URI"] = uri
-    program = "from mecoq_index.engines.milvus.connection import connect; connect('http://h')"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, text=True,
-        capture_output=True,
-    )  # fmt: skip
-    assert "InvalidInputError: MILVUS_URI must be the address of a server" in done.stderr, done
+def test_an_environment_that_pymilvus_cannot_read_is_one_sentence(tmp_path, variable, text):
+    """In a process of its own, because pymilvus reads the variables when it is imported."""
+    program = """
+import traceback
+from mecoq_index.engines.milvus.libraries import import_pymilvus
+from mecoq_index.errors import InvalidInputError
+try:
+    import_pymilvus()
+except InvalidInputError as exc:
+    assert exc.__cause__ is exc.__context__ is None, exc.__context__
+    print(exc)
+"""
+    done = python(program, tmp_path, **{variable: text})
+    assert variable in done.stdout, done
     assert "SECRET" not in done.stdout + done.stderr
 
 
+def test_a_file_with_settings_is_not_read(tmp_path):
+    """Of the working folder, where pymilvus looks for it in a session without a program's file."""
+    text = "MILVUS_URI=http://127.0.0.1:1\nMILVUS_TOKEN=root:SECRET\nMILVUS_CONN_TIMEOUT=SECRET\n"
+    (tmp_path / ".env").write_text(text)
+    program = """
+import os
+before = dict(os.environ)
+from mecoq_index.engines.milvus.libraries import import_pymilvus
+print(import_pymilvus().settings.Config.MILVUS_URI == "", dict(os.environ) == before)
+"""
+    done = python(program, tmp_path)
+    assert done.stdout == "True True\n", done
+    # An older python-dotenv, which reads the file nevertheless, changes nothing that stays.
+    older = "import dotenv.main as m; m._load_dotenv_disabled = lambda: False\n"
+    (tmp_path / ".env").write_text(text.rpartition("MILVUS_CONN")[0])
+    done = python(older + program, tmp_path)
+    assert done.stdout == "False True\n", done
+
+
+def python(program, folder, **variables):
+    """Run a program in a folder, without variables for Milvus but these."""
+    environment = {name: t for name, t in os.environ.items() if not name.startswith("MILVUS")}
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment | variables, text=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
 def test_pymilvus_logs_only_what_this_package_does_not_raise():
-    import_pymilvus = module.import_pymilvus
+    import_pymilvus = libraries.import_pymilvus
     import_pymilvus()
     seen = []
 
