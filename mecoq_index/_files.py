@@ -311,8 +311,8 @@ def check_readable(path: Path, *, links: bool = True) -> Path:
     path = Path(path)
     try:
         found = path.stat() if links else path.lstat()
-    except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
-        raise ArtifactError(f"{shown(path)} does not exist.") from exc
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise ArtifactError(f"{shown(path)} does not exist.") from None  # the cause says the path
     if not stat.S_ISREG(found.st_mode):
         remedy = " Put a copy of what it leads to in its place." if not links else ""
         remedy = remedy if stat.S_ISLNK(found.st_mode) else ""
