@@ -284,7 +284,7 @@ def test_links_and_folders_of_others_are_not_replaced(tmp_path):
         (tmp_path / link).symlink_to(target)
         for overwrite in (False, True):
             refused(
-                "must be a folder to make, but it is a link",
+                "must not be a link",
                 *(tmp_path / link, profile, CODES, IDS),
                 overwrite=overwrite,
             )
