@@ -180,9 +180,9 @@ def test_a_range_holds_all_items_above_the_threshold_best_first(factory, thresho
 
 @pytest.mark.parametrize("factory", ["MeCoQ", "IVF8,MeCoQ"])
 def test_a_range_is_strictly_above_its_threshold(factory):
-    books = Codebooks(np.eye(2, dtype=np.float32)[None].repeat(4, axis=0))
+    books = Codebooks(np.eye(3, dtype=np.float32)[None, :2].repeat(4, axis=0))
     codes = make_codes(100, books)
-    q = np.array([[1, 0] * 4], np.float32)  # scores are the whole numbers of zeros in a code
+    q = np.array([[1, 0, 0] * 4], np.float32)  # scores are the whole numbers of zeros in a code
     found = build(factory, codes, books).range_search(q, 3.0)
     assert (found.scores == 4).all()
     assert len(found.ids) == (codes.sum(axis=1) == 0).sum() > 0
