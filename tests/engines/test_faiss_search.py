@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from faiss_layouts import holds
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import centroids_of, set_centroids
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.grammar import parse
-from mecoq_index.engines.faiss.inject import holds, layers_of
+from mecoq_index.engines.faiss.inject import layers_of
 from mecoq_index.engines.faiss.plain import export_index
 from mecoq_index.engines.faiss.tuning import exact_scores, tune_nprobe
 from mecoq_index.errors import InvalidInputError

@@ -10,20 +10,21 @@ if not sys.platform.startswith("linux"):
 
 from hostile import faiss_files
 
+COUNT = 340
 
-@pytest.mark.parametrize("count", [60, pytest.param(400, marks=pytest.mark.slow)])
-def test_changed_files_are_refused_or_answer_and_nothing_else_is_touched(count, tmp_path):
+
+def test_changed_files_are_refused_or_answer_and_nothing_else_is_touched(tmp_path):
     folder, outside = tmp_path / "cases", tmp_path / "outside"
     folder.mkdir()
     outside.write_bytes(bytes(199_992))
-    cases = faiss_files.write_cases(folder, count, seed=count)
+    cases = faiss_files.write_cases(folder, COUNT, seed=1)
     faiss_files.add_outside_lists(folder, cases, outside)
     outcomes = faiss_files.run_cases(folder, cases)
-    assert len(outcomes) == len(cases) > count
+    assert len(outcomes) == len(cases) > COUNT
     bad = [case for case in outcomes if not case["outcome"].startswith(("opened", "refused: "))]
     assert bad == []
     refused = [case for case in outcomes if case["outcome"].startswith("refused: ")]
-    assert len(refused) > count // 2
+    assert len(refused) > COUNT // 2
     assert all("\n" not in case["outcome"] for case in refused)
     assert outside.read_bytes() == bytes(199_992)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases", "outside"]
