@@ -1,8 +1,9 @@
-"""Codebooks, and every layout that `index_factory` accepts."""
+"""Codebooks, and every layout of FAISS that `index_factory` accepts."""
 
 import numpy as np
 
 from mecoq_index.codebooks import Codebooks, Layer
+from mecoq_index.engines.faiss.inject import layers_of
 
 
 def make_codebooks(M=4, K=16, Ds=4, seed=0, projection=(), normalize=False):
@@ -56,3 +57,11 @@ def codebooks_for(K, string):
 
 def width_of(books, string):
     return books.P if "Projection" in string else books.D
+
+
+def holds(index, books):
+    """Whether all product quantizers in an index hold exactly these codewords."""
+    from faiss import vector_to_array
+
+    found = [vector_to_array(holder.pq.centroids) for holder in layers_of(index).pq_holders]
+    return all(np.array_equal(codewords, books.codewords.ravel()) for codewords in found)

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from faiss_layouts import ACCEPTED, codebooks_for, layer, make_codebooks, width_of
+from faiss_layouts import ACCEPTED, codebooks_for, holds, layer, make_codebooks, width_of
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Layer
@@ -13,7 +13,7 @@ from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.factory import index_factory, read_index, spec_of
 from mecoq_index.engines.faiss.gpu import gpu_twin
 from mecoq_index.engines.faiss.grammar import lists_for, parse
-from mecoq_index.engines.faiss.inject import holds, inject, layers_of, stored_codewords
+from mecoq_index.engines.faiss.inject import inject, layers_of, stored_codewords
 from mecoq_index.errors import ArtifactError, InvalidInputError, MissingDependencyError
 
 faiss = pytest.importorskip("faiss")

@@ -16,7 +16,7 @@ from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.factory import index_factory, read_index
 from mecoq_index.engines.faiss.file_format import check_file
 from mecoq_index.engines.faiss.gpu import gpu_twin
-from mecoq_index.errors import ArtifactError
+from mecoq_index.errors import ArtifactError, InvalidInputError
 
 faiss = pytest.importorskip("faiss")
 
@@ -243,6 +243,16 @@ def test_other_indexes_of_faiss_are_named(string, message):
         return
     with pytest.raises(ArtifactError, match=rf"x\.faiss is no FAISS index with .*({message})"):
         check(written(index))
+
+
+def test_a_graph_may_not_take_more_than_the_file_for_distances_between_codewords():
+    books = make_codebooks(M=4097, K=256, Ds=1)
+    check(written(index_factory(books.D, "MeCoQ", books)), books)
+    with pytest.raises(InvalidInputError, match=r"too many for M=4097\. .* 'MeCoQ4097x8'"):
+        index_factory(books.D, "HNSW4,MeCoQ", books)
+    content = written(faiss.IndexHNSWPQ(books.D, books.M, 4, 8))
+    with pytest.raises(ArtifactError, match="over M=4097 codes of 8 bits would take too much"):
+        check(content)
 
 
 def test_wrappers_out_of_order_or_twice_are_refused():

@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from faiss_layouts import holds
 
 from mecoq_index import scoring
 from mecoq_index.codebooks import Codebooks, Layer
 from mecoq_index.engines.faiss.coarse import centroids_of, set_centroids
 from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.grammar import parse
-from mecoq_index.engines.faiss.inject import holds, layers_of
+from mecoq_index.engines.faiss.inject import layers_of
 from mecoq_index.engines.faiss.plain import export_index
 from mecoq_index.engines.faiss.tuning import exact_scores, tune_nprobe
 from mecoq_index.errors import InvalidInputError
@@ -180,9 +181,9 @@ def test_a_range_holds_all_items_above_the_threshold_best_first(factory, thresho
 
 @pytest.mark.parametrize("factory", ["MeCoQ", "IVF8,MeCoQ"])
 def test_a_range_is_strictly_above_its_threshold(factory):
-    books = Codebooks(np.eye(2, dtype=np.float32)[None].repeat(4, axis=0))
+    books = Codebooks(np.eye(3, dtype=np.float32)[None, :2].repeat(4, axis=0))
     codes = make_codes(100, books)
-    q = np.array([[1, 0] * 4], np.float32)  # scores are the whole numbers of zeros in a code
+    q = np.array([[1, 0, 0] * 4], np.float32)  # scores are the whole numbers of zeros in a code
     found = build(factory, codes, books).range_search(q, 3.0)
     assert (found.scores == 4).all()
     assert len(found.ids) == (codes.sum(axis=1) == 0).sum() > 0

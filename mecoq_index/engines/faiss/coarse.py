@@ -95,7 +95,7 @@ def sample_runs(items: int, nlist: int, seed: int) -> list[tuple[int, int]]:
 
 
 def check_enough(items: int, nlist: int) -> None:
-    """Refuse fewer items than lists, which are made from them.
+    """Refuse fewer items than lists, which are made from them, before FAISS makes room for lists.
 
     Raises:
         InvalidInputError: If so.

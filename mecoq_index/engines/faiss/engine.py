@@ -41,7 +41,8 @@ class FaissEngine:
     re-ranking makes them exact again. IVF looks into ``nprobe`` of its lists only, and HNSW at
     about ``ef_search`` items.
 
-    Searches change nothing in the engine, so threads may share it as long as none adds or removes.
+    Searches change nothing in the engine, so threads may share it as long as none adds or removes;
+    `Index` keeps them apart. After a fork of a thread that has searched, FAISS works in one thread.
 
     Attributes:
         index: The ``faiss.Index``. It takes block-normalized queries.
@@ -80,8 +81,8 @@ class FaissEngine:
             nprobe: As in `build`.
 
         Raises:
-            InvalidInputError: If FAISS cannot represent what is asked for, the string is for plain
-                FAISS only, or the items are fewer than the lists.
+            InvalidInputError: If FAISS cannot represent what is asked for, or the string is for
+                plain FAISS only.
             MissingDependencyError: If FAISS is not installed.
         """
         spec = parse(factory, codebooks, items=items)
@@ -92,7 +93,6 @@ class FaissEngine:
                 "codes and embeddings. Leave that part out"
                 + (", or use Refine(MeCoQ)." if spec.fast_scan and not spec.projection else ".")
             )
-        check_enough(items, spec.nlist)  # before FAISS makes room for the lists
         engine = cls(make_index(spec, codebooks), spec, codebooks)
         if spec.nlist:
             default = max(1, round(spec.nlist**0.5))
@@ -129,6 +129,7 @@ class FaissEngine:
             MissingDependencyError: If FAISS is not installed.
         """
         codes = check_codes(codes, codebooks.M, codebooks.K)
+        check_enough(len(codes), parse(factory, codebooks, items=len(codes)).nlist)
         engine = cls.empty(codebooks, factory, items=len(codes), nprobe=nprobe)
         if engine.spec.nlist:
             train_coarse_quantizer(engine.index, codes, codebooks, seed=seed)
@@ -151,6 +152,7 @@ class FaissEngine:
             InvalidInputError: If FAISS cannot represent what is asked for.
             MissingDependencyError: If FAISS is not installed.
         """
+        check_enough(items, parse(factory, codebooks, items=items).nlist)
         return cls.empty(codebooks, factory, items=items, nprobe=nprobe)._builder(seed)
 
     def _builder(self, seed: int = 0) -> FaissBuilder:
@@ -160,8 +162,7 @@ class FaissEngine:
     def builder_alike(self) -> FaissBuilder:
         """A builder of an empty engine with the same layout, lists and nprobe."""
         nprobe = int(self.layers.core.nprobe) if self.spec.nlist else None
-        items = max(len(self), self.spec.nlist)  # the lists are there
-        made = self.empty(self._codebooks, str(self.spec), items=items, nprobe=nprobe)
+        made = self.empty(self._codebooks, str(self.spec), items=len(self), nprobe=nprobe)
         if self.spec.nlist:
             set_centroids(made.index, centroids_of(self.layers.core))
         return made._builder()

@@ -30,13 +30,12 @@ from ...errors import ArtifactError
 from .file_fields import Fields
 from .file_graph import check_graph
 from .file_lists import Coding, DirectMap, check_lists
-from .limits import LARGEST_BLOCK, MOST_FAST_SCANNED, MOST_UNTRAINED_LISTS
+from .limits import LARGEST_BLOCK, MOST_FAST_SCANNED, MOST_UNTRAINED_LISTS, graph_fits
 
 _INNER_PRODUCT, _L2 = 0, 1
 _WIDEST = 1 << 20
 _MOST_BITS = 8
 _MOST_FACTOR = 1000  # of re-ranking; as FAISS 1.15
-_MOST_BETWEEN_CODEWORDS = 1 << 28  # distances, which FAISS computes when it reads a graph
 _SEARCH_BY_TABLES = 0  # IndexPQ's other searches are of Hamming distances
 
 
@@ -202,9 +201,13 @@ class _Walk:
 
     # The cores.
 
-    def _codes(self, head: _Head, *, rows: bool) -> _Head:
+    def _codes(self, head: _Head, *, rows: bool, in_graph: bool = False) -> _Head:
         fields = self._fields
         pq = self._product_quantizer(head)
+        fields.check(
+            not in_graph or graph_fits(pq.M, pq.nbits),
+            f"a graph over M={pq.M} codes of {pq.nbits} bits would take too much memory",
+        )
         n = fields.count(1, "bytes of codes")
         fields.check_equal(n, head.ntotal * pq.code_size, f"the bytes of {head.ntotal} codes")
         fields.skip(n, "codes")
@@ -264,7 +267,7 @@ class _Walk:
         check_graph(self._fields, head.ntotal)
         kind = self._fields.tag()
         self._fields.check_equal(kind, "IxPq", "the kind of index under a graph")
-        self._check_alike(head, self._codes(self._head(kind), rows=True))
+        self._check_alike(head, self._codes(self._head(kind), rows=True, in_graph=True))
         return head
 
     # What cores are made of.
@@ -276,8 +279,6 @@ class _Walk:
         fields.check_range(M, 1, MOST_FAST_SCANNED if fast_scan else d, "M")
         fields.check(d % M == 0, f"the width of vectors, {d}, must be a multiple of M, {M}")
         fields.check_range(nbits, 4 if fast_scan else 1, 4 if fast_scan else _MOST_BITS, "the bits")
-        if head.kind == "IxPq" and M << 2 * nbits > _MOST_BETWEEN_CODEWORDS:
-            raise fields.refusal(f"M={M} quantizers of {nbits} bits would take too much memory")
         n = fields.count(4, "coordinates of codewords")
         fields.check_equal(n, d << nbits, "the number of coordinates of codewords")
         found = fields.array("<f4", n, "codewords").reshape(M, 1 << nbits, d // M)

@@ -30,6 +30,7 @@ from .limits import (
     MOST_FAST_SCANNED,
     MOST_LINKS,
     MOST_LISTS,
+    graph_fits,
     searches_flat,
 )
 
@@ -309,6 +310,9 @@ def _check_whole(spec: FactorySpec, string: str, codebooks: Codebooks) -> None:
     if spec.graph and spec.fast_scan:
         problem = "a graph visits items one by one, which FastScan cannot"
         nearest = {"fast_scan": False, "block_size": 0, "refine": ""}
+    elif spec.graph and not graph_fits(spec.M, spec.nbits):
+        problem = f"a graph keeps the distances between all codewords, too many for M={spec.M}"
+        nearest = {"graph": 0}
     elif spec.refine == "MeCoQ" and not spec.fast_scan:
         problem = "without FastScan (fs) scores are exact AQS, and re-ranking would change nothing"
         nearest = {"refine": ""}

@@ -131,18 +131,7 @@ def pq_leaf(index: Any) -> Any:
 
 def stored_codewords(index: Any) -> npt.NDArray[np.float32]:
     """Return a copy of the codewords (M, K, Ds) in a FAISS index."""
-    return _codewords(pq_leaf(index).pq)
-
-
-def holds(index: Any, codebooks: Codebooks) -> bool:
-    """Return whether all product quantizers in the index hold exactly these codewords."""
-    return all(
-        np.array_equal(_codewords(holder.pq), codebooks.codewords)
-        for holder in layers_of(index).pq_holders
-    )
-
-
-def _codewords(pq: Any) -> npt.NDArray[np.float32]:
+    pq = pq_leaf(index).pq
     centroids: npt.NDArray[np.float32] = import_faiss().vector_to_array(pq.centroids)
     return centroids.reshape(pq.M, pq.ksub, pq.dsub)
 

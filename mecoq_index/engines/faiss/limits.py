@@ -27,3 +27,8 @@ MOST_FAST_SCANNED_ALONE = 128
 def searches_flat(K: int, Ds: int) -> bool:
     """Whether an IndexPQ can search: for codewords of width 2, FAISS's kernel takes 8 at a time."""
     return Ds != 2 or K % 8 == 0
+
+
+def graph_fits(M: int, nbits: int) -> bool:
+    """Whether the distances between codewords, which FAISS keeps for a graph, fit into 1 GiB."""
+    return M << 2 * nbits <= 1 << 28
