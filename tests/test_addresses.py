@@ -108,6 +108,8 @@ ADDRESSES = [form.format(PASSWORD) for form in FORMS] + [
     for inside in INSIDE
 ]
 INPUTS = ADDRESSES + [form.format(PASSWORD) for form in NAMES]
+# What code that took it for a path would write in the working folder, and nowhere else.
+OUTPUTS = [address for address in ADDRESSES if not address.startswith("/")]
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +290,7 @@ def test_python_repeats_no_password_of_an_address(door, part, folder, server):
 @parts
 @pytest.mark.parametrize("door", OUTPUT_DOORS)
 def test_python_calls_no_output_by_a_password(door, part, folder, server):
-    check(OUTPUT_DOORS[door], some(ADDRESSES, OUTPUT_DOORS, door, part), folder, server)
+    check(OUTPUT_DOORS[door], some(OUTPUTS, OUTPUT_DOORS, door, part), folder, server)
 
 
 COMMANDS = {
@@ -355,7 +357,7 @@ def test_commands_repeat_no_password_of_an_address(command, part, folder, server
 def test_commands_call_no_output_by_a_password(command, part, folder, server):
     check(
         by_command(OUTPUT_COMMANDS[command]),
-        some(ADDRESSES, OUTPUT_COMMANDS, command, part),
+        some(OUTPUTS, OUTPUT_COMMANDS, command, part),
         folder,
         server,
     )

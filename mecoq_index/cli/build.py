@@ -115,8 +115,13 @@ def build(
     output.report_skipped(index.skipped)
     described = dict(index.describe())
     place = str(out) if out is not None else index.address
+    # An address, where there is one: credentials of the environment do not go where a folder says.
     output.done(
         f"wrote {place}: {index.summary()}",
         described,
+<<<<<<< HEAD
         next_command=("mecoq-index", "search", place, "QUERY"),
+=======
+        next_command=f"mecoq-index search {index.address or place} QUERY",
+>>>>>>> milvussafe
     )

@@ -420,6 +420,9 @@ def test_a_server_is_filled_searched_and_not_told_of(
         atol = 1e-4 if profile == "exact" else 8e-3  # k-means moves codewords a little
         check_hits(run(*search, "--token", token).stdout, atol=atol)
         monkeypatch.setenv("MILVUS_TOKEN", token)
+        refused(*search, saying="were not sent, because only p.mecoq/milvus.json names this server")
+        check_hits(run(*search, "--uri", uri).stdout, atol=atol)
+        monkeypatch.setenv("MILVUS_URI", uri)
         check_hits(run(*search).stdout, atol=atol)
         direct = ("search", uri, "q.npy", "-k", 5, "--json", "--collection", collection_name)
         check_hits(run(*direct, "--codebooks", "c.pt").stdout, atol=atol)

@@ -241,7 +241,7 @@ def test_a_bundle_points_to_the_collection_and_holds_no_credentials(milvus, tmp_
     engine = milvus.build()
     save_bundle(engine, tmp_path / "x.mecoq", description={"profile": "exact"})
     monkeypatch.setenv("MILVUS_TOKEN", milvus.token)
-    again, bundle = open_bundle(tmp_path / "x.mecoq")
+    again, bundle = open_bundle(tmp_path / "x.mecoq", uri=engine.collection.connection.uri)
     assert bundle.engine == "milvus"
     np.testing.assert_array_equal(again.search(QUERIES, 7).scores, engine.search(QUERIES, 7).scores)
     texts = [p.read_bytes() for p in (tmp_path / "x.mecoq").rglob("*") if p.is_file()]
