@@ -119,9 +119,5 @@ def build(
     output.done(
         f"wrote {place}: {index.summary()}",
         described,
-<<<<<<< HEAD
-        next_command=("mecoq-index", "search", place, "QUERY"),
-=======
-        next_command=f"mecoq-index search {index.address or place} QUERY",
->>>>>>> milvussafe
+        next_command=("mecoq-index", "search", str(index.address or place), "QUERY"),
     )
