@@ -27,7 +27,7 @@ from pathlib import Path
 from tokenize import TokenError
 
 from ._addresses import check_no_address, shown
-from ._locks import locked
+from ._locks import MARK, locked
 from ._system_errors import named, named_as, named_inside
 from .errors import ArtifactError, InvalidInputError
 
@@ -85,11 +85,19 @@ def check_output(path: Path, *, overwrite: bool, folder: bool = False) -> None:
         if path.is_dir() != folder or not (folder or path.is_file()):
             wanted = "folder" if folder else "file"
             raise InvalidInputError(
-                f"{path} is {_kind(path.stat())}, but a {wanted} is to be written there."
+                f"{path} is {kind_of(path.stat())}, but a {wanted} is to be written there."
             )
-    written = path if folder and path.exists() else path.parent
-    if not os.access(written, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written))
+    check_writable(path if folder and path.exists() else path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be made.
+
+    Raises:
+        PermissionError: If the system lets nobody write there.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def check_place(path: Path) -> None:
@@ -221,7 +229,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 sync(file)
             sync(partial)
             move_directory(partial, path)
-            (path / _LOCK).unlink()
+            for name in (_LOCK, _LOCK + MARK):  # they have come along
+                (path / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -284,7 +293,7 @@ def first_line(exc: BaseException) -> str:
     return line if len(line) <= 200 else line[:200] + "..."
 
 
-def _kind(found: os.stat_result) -> str:
+def kind_of(found: os.stat_result) -> str:
     """Return what something on disk is, with its article."""
     kinds = [
         (stat.S_ISREG, "a file"),
@@ -294,6 +303,17 @@ def _kind(found: os.stat_result) -> str:
         (stat.S_ISSOCK, "a socket"),
     ]
     return next((name for holds, name in kinds if holds(found.st_mode)), "a device")
+
+
+def _status(path: Path, links: bool) -> os.stat_result | None:
+    """Return what the system says of a file; None if there is none.
+
+    An error raised while another is handled carries that one, and its text would be the path.
+    """
+    try:
+        return path.stat() if links else path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def check_readable(path: Path, *, links: bool = True) -> Path:
@@ -309,14 +329,13 @@ def check_readable(path: Path, *, links: bool = True) -> Path:
         OSError: If the system does not let us look.
     """
     path = Path(path)
-    try:
-        found = path.stat() if links else path.lstat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise ArtifactError(f"{shown(path)} does not exist.") from None  # the cause says the path
+    found = _status(path, links)
+    if found is None:
+        raise ArtifactError(f"{shown(path)} does not exist.")
     if not stat.S_ISREG(found.st_mode):
         remedy = " Put a copy of what it leads to in its place." if not links else ""
         remedy = remedy if stat.S_ISLNK(found.st_mode) else ""
-        raise ArtifactError(f"{path} must be a file, but it is {_kind(found)}.{remedy}")
+        raise ArtifactError(f"{path} must be a file, but it is {kind_of(found)}.{remedy}")
     if found.st_size == 0:
         raise ArtifactError(f"{path} is empty. Make it again.")
     return path

@@ -144,6 +144,7 @@ class Workspace:
         self._file = path / _JOBS
         self._jobs: dict[str, dict[str, Any]] = {}
         self._written: dict[str, str] = {}
+        self._was_left = False
 
     @classmethod
     def beside(cls, out: Path) -> Workspace:
@@ -171,12 +172,12 @@ class Workspace:
             OSError: If the system refuses.
         """
         with self._held():
-            found = resume and self._file.exists()
+            self._was_left = resume and self._file.exists()
             self._take_over(resume)
             try:
                 yield self
             except BaseException as exc:
-                refused = isinstance(exc, InvalidInputError) and not found
+                refused = isinstance(exc, InvalidInputError) and not self._was_left
                 if refused or not self._file.exists():
                     with suppress(OSError):
                         self._remove()
@@ -188,7 +189,11 @@ class Workspace:
         with ExitStack() as stack:
             while True:
                 self._check_folder()
-                self.path.mkdir(exist_ok=True)
+                try:
+                    self.path.mkdir(exist_ok=True)
+                except PermissionError as exc:
+                    exc.filename = str(self.path.parent)
+                    raise
                 # It may be removed meanwhile, by another program that has just finished.
                 with suppress(FileNotFoundError):
                     stack.enter_context(locked(self.path / _LOCK, what=self.path))
@@ -215,7 +220,12 @@ class Workspace:
     def _take_over(self, resume: bool) -> None:
         if resume and os.path.lexists(self._file):
             self._read()
-            return
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what an earlier run has left."""
+        self._jobs, self._written, self._was_left = {}, {}, False
         self._file.unlink(missing_ok=True)  # first: the rest means nothing without it
         sync(self.path)
         self._remove_content()
@@ -257,15 +267,25 @@ class Workspace:
             self._write()
         return Job(self, name)
 
-    def check_output(self, path: Path, *, overwrite: bool) -> None:
-        """Refuse a file that could not be written; one that the interrupted run wrote may be there.
+    def check_outputs(self, *paths: Path, overwrite: bool) -> None:
+        """Refuse files that could not be written.
+
+        Some of them may be there if the interrupted run wrote them. Once all were, it was over, and
+        what is left of it is discarded.
 
         Raises:
             InvalidInputError: As `mecoq_index._files.check_output` does.
         """
-        ours = not overwrite and path.is_file() and path.name in self._written
-        ours = ours and sha256_file(path) == self._written[path.name]
-        check_output(path, overwrite=overwrite or ours)
+        ours = {path for path in paths if self._has_written(path)}
+        if ours and len(ours) == len(self._written):
+            self.discard()
+            ours = set()
+        for path in paths:
+            check_output(path, overwrite=overwrite or path in ours)
+
+    def _has_written(self, path: Path) -> bool:
+        known = path.name in self._written and path.is_file() and not path.is_symlink()
+        return known and sha256_file(path) == self._written[path.name]
 
     @contextmanager
     def outputs(self, *paths: Path) -> Iterator[tuple[Path, ...]]:

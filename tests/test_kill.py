@@ -1,11 +1,7 @@
 """Commands that are killed at any moment: old or new, never half, and what was said is there."""
 
-import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +9,8 @@ import pytest
 pytest.importorskip("faiss")
 if not hasattr(os, "fork"):
     pytest.skip("needs os.fork", allow_module_level=True)
+
+from writers import WRITERS, Driver, fresh, hidden, in_progress, start, state
 
 from mecoq_index.index.bundle import Bundle
 from mecoq_index.index.stored import open_bundle
@@ -22,31 +20,6 @@ pytestmark = pytest.mark.slow
 N, M, KILLS = 12_000, 8, 20
 QUERIES = np.random.default_rng(3).standard_normal((5, 32)).astype(np.float32)
 BUILD = ("--factory", "IVF16,MeCoQ", "--codebooks", "c.npy")
-
-
-class Driver:
-    """The process that kills; see kill_driver.py."""
-
-    def __init__(self, folder, warming):
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        script = Path(__file__).with_name("kill_driver.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(warming)],
-            cwd=folder, env={**os.environ, **threads},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        while (line := self._process.stdout.readline()) != "ready\n":
-            assert line
-
-    def __call__(self, *run, after=None, at_step=None, sync=False):
-        command = {"run": [str(part) for part in run]}
-        command |= {"after": after, "at_step": at_step, "sync": sync}
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self):
-        self._process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +109,7 @@ class Build(Case):
     more = ()
 
     def again(self, out):
-        folder = out.parent / ".x.mecoq.build"
+        folder = out.parent / ".x.mecoq.work"
         left = [path.name for path in folder.iterdir()] if folder.exists() else []
         gone_on = super().again(out)
         assert gone_on or left in ([], [".lock"])  # what is not tidied up is known as finished
@@ -154,7 +127,7 @@ class BuildOver(Build):
         assert content(out) == content(self.root / "small")
 
     def again(self, out):
-        if content(out) != self.want_files or (out.parent / ".x.mecoq.build" / "job.json").exists():
+        if content(out) != self.want_files or (out.parent / ".x.mecoq.work" / "job.json").exists():
             return super().again(out)
         # It was over, and would begin again; what it might not have tidied up is not to stay.
         report = self.driver("build", *BUILD, "--input", "codes.npy", "--resume", "--out", out)
@@ -252,3 +225,56 @@ def test_a_command_that_is_killed_before_any_step_can_be_run_again(case):
         done.append(case.check(out, report))
     assert done == sorted(done)  # once it is done it stays done
     assert not done[0]
+
+
+# The other writers
+
+
+OTHERS = sorted(set(WRITERS) - {"build", "build over", "add", "merge"})
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    for package in ("PIL.Image", "torchvision", "pyarrow"):
+        pytest.importorskip(package)
+    root = tmp_path_factory.mktemp("others")
+    driver = start(root, OTHERS)
+    yield root, driver
+    driver.close()
+
+
+def go_on(driver, name, folder, whole):
+    """Run a writer again as its messages say; what is whole is not replaced."""
+    writer = WRITERS[name]
+    report = driver(*writer.command(folder, *["--resume"] * writer.resumes))
+    if report["failed"] and not whole and "--overwrite" in report["output"]:
+        report = driver(*writer.command(folder, "--overwrite", *["--resume"] * writer.resumes))
+    return report
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_writer_that_is_killed_at_any_step_leaves_old_or_new_and_goes_on(others, name):
+    root, driver = others
+    writer, whole = WRITERS[name], fresh(root, name, "whole")
+    before = state(whole)
+    report = driver(*writer.command(whole))
+    assert not report["failed"], report["output"]
+    after, steps, unfinished = state(whole), report["steps"], 0
+    for number, step in enumerate(np.linspace(1, steps, KILLS).round().astype(int).tolist()):
+        folder = fresh(root, name, number)
+        assert driver(*writer.command(folder), at_step=step)["killed"]
+        found = in_progress(state(folder)) if name == "train" else state(folder)
+        if writer.steps_in_files:
+            assert all(content in (before.get(n), after[n]) for n, content in found.items())
+        elif name == "export over":
+            assert found in (before, after, {})  # nothing has the name between two renamings
+        else:
+            assert found in (before, in_progress(after) if name == "train" else after)
+        unfinished += found != after
+        if found != after or name not in ("remove", "tune"):  # these do something else then
+            again = go_on(driver, name, folder, whole=found == after)
+            assert not again["failed"] or found == after, again["output"]
+        assert state(folder) == after
+        assert all(left.endswith(".partial") for left in hidden(folder))
+        shutil.rmtree(folder)
+    assert unfinished > KILLS // 4

@@ -32,14 +32,26 @@ INDEX = _IndexType()
 
 
 def open_index(
-    index: str, options: dict[str, Any], codebooks: Path | None = None
+    index: str,
+    options: dict[str, Any],
+    codebooks: Path | None = None,
+    *,
+    changes: bool = False,
 ) -> tuple[Index, dict[str, Any]]:
     """The index, opened with those options that are for opening, and the other options.
+
+    Args:
+        index: A folder, or an address.
+        options: Options of the engine.
+        codebooks: Refuse an index of other codebooks than these.
+        changes: Whether its folder is going to be changed, which is refused at once if it cannot.
 
     Raises:
         click.UsageError: If an option for opening is another engine's.
         MecoqError: If it cannot be opened, or was built with other codebooks.
+        OSError: If the system lets nobody write where ``changes`` are to be made.
     """
+    from .._files import check_writable
     from ..index.index import open_index
     from ..index.manifest import read_manifest
     from ..index.opening import is_address
@@ -48,4 +60,7 @@ def open_index(
         check_engine_options(options, read_manifest(Path(index))["engine"], "open")
     opening = {name: options[name] for name in declared_options("open") if name in options}
     rest = {name: value for name, value in options.items() if name not in opening}
-    return open_index(index, codebooks=codebooks, **opening), rest
+    opened = open_index(index, codebooks=codebooks, **opening)
+    if changes and opened.path is not None and opened.engine.holds_items:
+        check_writable(opened.path)
+    return opened, rest

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -168,6 +169,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def unfinished(out: Path) -> str:
+    """Return the sentence that says how to go on with work that is kept beside an output."""
+    from .._workspace import Workspace
+
+    if Workspace.beside(out).path.exists():
+        return "Add --resume to go on from what is done."
+    return "Nothing was changed; run the command again."
 
 
 def after_interrupt(advice: Callable[[], str]) -> None:

@@ -35,9 +35,9 @@ def explained(exc: OSError | MemoryError | RuntimeError) -> str | None:
     reason = os.strerror(exc.errno) if exc.errno else str(exc) or type(exc).__name__
     reason = " ".join(reason.split())
     named = isinstance(exc.filename, (str, bytes, os.PathLike))
-    file = f"{os.fsdecode(exc.filename)}: " if named else ""
+    file = f" {os.fsdecode(exc.filename)}" if named else ""
     remedy = _REMEDIES.get(exc.errno or 0, "")
-    return f"the system refuses: {file}{reason}. {remedy}".rstrip()
+    return f"the system refuses{file}: {reason}. {remedy}".rstrip()
 
 
 def _details(exc: BaseException) -> str:

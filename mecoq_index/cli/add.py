@@ -43,7 +43,7 @@ def add(
         mecoq-index add photos.mecoq more-photos/
         mecoq-index add vectors.mecoq more.npy --ids more-names.txt
     """
-    opened, _ = open_index(index, options)
+    opened, _ = open_index(index, options, changes=True)
     with output.progress("encoding") as update:
         added = opened.add(source, given=given, progress=update, **reading, **images)
         opened.save()

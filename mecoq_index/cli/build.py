@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._arguments import whole_number
-from ..engines.registry import DEFAULT_ENGINE
+from ..engines.registry import DEFAULT_ENGINE, get_engine
 from ._engine_options import check_engine_options, engine_options
 from ._options import (
     PATH,
@@ -21,7 +21,7 @@ from ._options import (
     reading_options,
     resume_option,
 )
-from ._output import Output, after_interrupt
+from ._output import Output, after_interrupt, unfinished
 
 if TYPE_CHECKING:
     from ..codebooks import VectorKind
@@ -96,7 +96,7 @@ def build(
     from ..index.index import Index
 
     check_engine_options(options, engine, "build")
-    after_interrupt(lambda: "Add --resume to go on from what is done.")
+    after_interrupt(lambda: _how_to_go_on(out, engine))
     with output.progress("building") as update:
         index = Index.build(
             source,
@@ -121,3 +121,9 @@ def build(
         described,
         next_command=("mecoq-index", "search", str(index.address or place), "QUERY"),
     )
+
+
+def _how_to_go_on(out: Path | None, engine: str) -> str:
+    if out is not None and get_engine(engine).holds_items:
+        return unfinished(out)
+    return "Add --resume to go on from what is done."

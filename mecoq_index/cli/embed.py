@@ -17,7 +17,7 @@ from ._options import (
     resume_option,
     seed_option,
 )
-from ._output import Output, after_interrupt
+from ._output import Output, after_interrupt, unfinished
 
 
 @click.command()
@@ -81,7 +81,7 @@ def embed(
             "--views, --protocol, --image-size, --no-flip and --seed are for features: codebooks "
             "bring their own image settings."
         )
-    after_interrupt(lambda: "Add --resume to go on from the images that are done.")
+    after_interrupt(lambda: unfinished(out))
     with output.progress("embedding") as update:
         common = {"resume": resume, "overwrite": overwrite, "on_progress": update, **images}
         if codebooks is not None:

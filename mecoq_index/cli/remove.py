@@ -35,7 +35,7 @@ def remove(
 
     if bool(items) == (ids is not None):
         raise click.UsageError("name the items to remove, or a file of them with --ids.")
-    opened, _ = open_index(index, options)
+    opened, _ = open_index(index, options, changes=True)
     wanted: Any = list(items)
     if ids is not None:
         numbers, names = as_ids_or_names(ids)

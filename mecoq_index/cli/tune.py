@@ -52,7 +52,7 @@ def tune(
     Example:
         mecoq-index tune photos.mecoq some.npy --recall 0.95 --save
     """
-    opened, _ = open_index(index, options)
+    opened, _ = open_index(index, options, changes=save)
     with output.progress("tuning"):
         tuned = opened.tune(queries, recall=recall, k=k, save=save, given=given, **images)
     if output.as_json:

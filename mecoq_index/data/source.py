@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .._addresses import exists, shown
 from .._arrays import as_vectors
+from .._files import kind_of
 from ..errors import InvalidInputError
 from . import hugging_face, torch_dataset
 from .feature_file import FeatureFile
@@ -268,6 +269,10 @@ def _open_path(path: Path, wanted: _Columns) -> VectorItems | ImageItems:
         raise InvalidInputError(
             f"{shown(path)} does not exist. Give a file of vectors, an image, or a folder of "
             "either."
+        )
+    if not (path.is_file() or path.is_dir()):
+        raise InvalidInputError(
+            f"{path} must be a file or a folder, but it is {kind_of(path.stat())}."
         )
     if holds_images(path):
         wanted.check_unused(f"{path}, which holds images", vectors=False)

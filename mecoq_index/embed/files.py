@@ -74,8 +74,7 @@ def write_embeddings(
     items = open_source(source)
     check_names(items.names or ())  # before the work
     with Workspace.beside(out).locked(resume) as store:
-        for file in (out, names_file):
-            store.check_output(file, overwrite=overwrite)
+        store.check_outputs(out, names_file, overwrite=overwrite)
         found = Embedder(codebooks, **options).embed(items, store=store, on_progress=on_progress)
         files = [out] if found.names is None else [out, names_file]
         # Who finds the embeddings finds the names, too: they come first.
@@ -148,7 +147,7 @@ def write_features(
         images = split.images
     model = load_backbone(backbone, image_size=image_size)
     with Workspace.beside(out).locked(resume) as store:
-        store.check_output(out, overwrite=overwrite)
+        store.check_outputs(out, overwrite=overwrite)
         found = extract_features(
             images,
             model,

@@ -82,7 +82,11 @@ def make_index(
         return _make_whole(items, embedder, out, options, resume, overwrite, on_progress)
     check_output_bundle(out, options, embedder.codebooks, overwrite=overwrite or resume)
     with Workspace.beside(out).locked(resume) as store:
-        check_place(out, overwrite=overwrite or is_written(store, out))
+        finished = is_written(store, out)
+        if finished and isinstance(items, ImageItems):
+            store.discard()  # their embeddings may be gone already
+            finished = False
+        check_place(out, overwrite=overwrite or finished)
         rows: RowReader
         if isinstance(items, ImageItems):  # embedded first, resumably
             embedded = embedder.embed(items, store=store, on_progress=on_progress)

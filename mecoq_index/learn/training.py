@@ -220,7 +220,6 @@ def _alone(path: Path | None, *, resume: bool, overwrite: bool) -> Iterator[None
         yield
         return
     check_suffix(path)
-    check_output(path, overwrite=overwrite)
     with Workspace.beside(path).locked(resume=False):
         _check_files(RunPaths(path), resume=resume, overwrite=overwrite)
         yield

@@ -105,7 +105,7 @@ def test_items_are_removed_by_id_where_they_have_no_names(work):
     run("remove", "x.mecoq", "--ids", "gone.npy")
     run("remove", "x.mecoq", "3", "4")
     assert sorted(open_bundle("x.mecoq")[0].ids()) == [0, 1, 2, *range(5, 10), *range(20, 300)]
-    refused("remove", "x.mecoq", "cat.jpg", saying="which are integers, got 'cat.jpg'")
+    refused("remove", "x.mecoq", "cat.jpg", saying="which are integers of at most 18 digits, got 'cat.jpg'")
     refused("remove", "x.mecoq", saying="name the items to remove", code=2)
     build("flat.mecoq")
     refused("remove", "flat.mecoq", "3", saying="cannot remove items. Build with 'MeCoQ4x4,IDMap2'")
@@ -244,12 +244,12 @@ def test_building_goes_on_after_an_interruption(work, monkeypatch):
     monkeypatch.setattr(building._Job, "_train", stop)
     build_again = ("build", "--codebooks", "c.pt", "--input", "x.npy", "--out", "x.mecoq")
     run(*build_again, "--factory", "IVF8,MeCoQ4x4fs", code=1)
-    assert (work / ".x.mecoq.build").is_dir()
+    assert (work / ".x.mecoq.work").is_dir()
     monkeypatch.undo()
     monkeypatch.chdir(work)
     refused(*build_again, "--factory", "MeCoQ", "--resume", saying="left from another run")
     run(*build_again, "--factory", "IVF8,MeCoQ4x4fs", "--resume")
-    assert not (work / ".x.mecoq.build").exists()
+    assert not (work / ".x.mecoq.work").exists()
     for file in (work / "whole.mecoq").iterdir():
         assert file.read_bytes() == (work / "x.mecoq" / file.name).read_bytes()
 

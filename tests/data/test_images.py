@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +188,25 @@ def test_folders_that_cannot_be_opened_are_named_in_a_warning(tmp_path, monkeypa
     monkeypatch.setattr(os, "scandir", scandir)
     assert find_images(tmp_path) == [tmp_path / "a.png"]
     assert "closed are left out: Permission denied" in caplog.text
+
+
+def test_folders_that_cannot_be_entered_are_named_in_a_warning(tmp_path, monkeypatch, caplog):
+    """They can be listed, but not a single file in them can be looked at."""
+    for name in ("a.png", "closed/b.png", "closed/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels()).save(tmp_path / name)
+    real = Path.is_file
+
+    def is_file(path):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    assert len(caplog.records) == 1
+    assert "closed" in caplog.text
+    assert "left out: Permission denied" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -23,6 +23,7 @@ from mecoq_index.errors import ArtifactError, InvalidInputError
 from mecoq_index.index import build as building
 from mecoq_index.index.build import BuildOptions, Shard, build_bundle
 from mecoq_index.index.bundle import Bundle
+from mecoq_index.index.manifest import checksum
 from mecoq_index.index.merge import merge_bundles
 from mecoq_index.index.stored import open_bundle, save_bundle
 
@@ -535,6 +536,32 @@ def test_shards_of_many_vectors_end_where_chunks_do(tmp_path):
     build_bundle(ArrayRows(vectors), BOOKS, tmp_path / "whole", NUMPY)
     merge_bundles(build_shards(tmp_path, 2, NUMPY, vectors), tmp_path / "merged")
     assert content(tmp_path / "merged") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "shard", [["a", []], [1], [1, 2, 3], [True, 2], [0, 2], [3, 2], [1.0, 2], "1/2", {}, 7, False]
+)
+def test_a_shard_that_cannot_be_is_refused(tmp_path, shard):
+    parts = build_shards(tmp_path, 2, NUMPY)
+    sign(parts[0], shard)
+    with pytest.raises(ArtifactError, match=r"part1 is damaged: a shard (must be two|i/n must)"):
+        merge_bundles(parts, tmp_path / "merged")
+
+
+def test_a_count_of_shards_takes_no_memory(tmp_path):
+    parts = build_shards(tmp_path, 2, NUMPY)
+    for number, part in enumerate(parts, 1):
+        sign(part, [number, 10**12])
+    with pytest.raises(InvalidInputError, match=r"the shards must be 1 to 1000000000000 of one"):
+        merge_bundles(parts, tmp_path / "merged")
+
+
+def sign(path, shard):
+    """Let a bundle say that it is another shard."""
+    manifest = dict(Bundle.read_manifest(path))
+    manifest["description"] |= {"shard": shard}
+    manifest["checksum"] = checksum(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 1000, 99_999])

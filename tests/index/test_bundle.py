@@ -1,4 +1,6 @@
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -8,9 +10,11 @@ import pytest
 from mecoq_index.codebooks import Backbone, Codebooks
 from mecoq_index.engines.numpy import NumpyEngine
 from mecoq_index.errors import ArtifactError, InvalidInputError
-from mecoq_index.index.bundle import Bundle
+from mecoq_index.index.bundle import Bundle, Content, update_bundle, write_bundle
+from mecoq_index.index.columns import ItemColumns
 from mecoq_index.index.manifest import checksum
-from mecoq_index.index.stored import open_bundle, save_bundle
+from mecoq_index.index.names import Names
+from mecoq_index.index.stored import open_bundle, save_bundle, save_changes
 
 
 def make_codebooks(seed=0):
@@ -248,3 +252,157 @@ def test_damaged_weights_are_refused_by_name(tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(ArtifactError, match=r"backbone\.safetensors is damaged: it differs from"):
         Bundle.open(path)
+
+
+# What somebody planted, or a manifest that was signed anew
+
+
+def sign(path, **change):
+    """Change the manifest of a bundle, with a checksum that fits."""
+    manifest = json.loads((path / "manifest.json").read_text()) | change
+    (path / "manifest.json").write_text(json.dumps(manifest | {"checksum": checksum(manifest)}))
+
+
+def listed(path, name, content=b"dear"):
+    """List one more file in the manifest, as undamaged."""
+    files = dict(Bundle.read_manifest(path)["files"])
+    files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    sign(path, files=files)
+
+
+def change(path, names=("c.jpg",)):
+    engine, bundle = open_bundle(path)
+    ids = np.arange(2, 2 + len(names))
+    engine.add(np.zeros((len(names), 2), np.uint8), ids)
+    save_changes(engine, bundle, Names.from_strings([*bundle.names, *names]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["diary.txt", ".bashrc", "../diary.txt", "/etc/passwd", "..", ".", "", "a\\b", "NUL", "C:x",
+     "names-1-2.npz", "Names.npz", "names-1.npz", "codes-7.npz", "manifest.json", ".lock",
+     "names.npz.bak", "codebooks.pt", "columns.npz", "names-\u0661.npz"],
+)  # fmt: skip
+def test_a_manifest_names_no_file_beyond_one_for_each_purpose(path, name):
+    listed(path, name)
+    (path / "diary.txt").write_text("dear")
+    for act in (Bundle.open, open_bundle, change):
+        with pytest.raises(ArtifactError, match="must name one file for each purpose, as bundles"):
+            act(path)
+    assert (path / "diary.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize(
+    "purpose,name",
+    [
+        ("index_file", "diary.txt"), ("index_file", "NUL.txt"), ("index_file", "com1"),
+        ("index_file", "a..b"), ("index_file", "a."), ("index_file", ".a"), ("index_file", "a b"),
+        ("index_file", "Names.npz"), ("index_file", "MANIFEST-1.json"), ("index_file", "..\\a"),
+        ("index_file", "a:b"), ("index_file", "a\nb"), ("index_file", "ü.npz"),
+        ("index_file", "names.npz"), ("index_file", "codes-3.npz"),
+        ("names_file", "diary.txt"), ("names_file", "codes.npz"), ("codebooks_file", "diary.txt"),
+        ("columns_file", "diary.txt"), ("backbone_file", "diary.txt"),
+    ],
+)  # fmt: skip
+def test_each_purpose_has_a_file_of_a_name_of_its_own(path, purpose, name):
+    listed(path, name)
+    sign(path, **{purpose: name})
+    with pytest.raises(ArtifactError, match=r"for each purpose|is damaged: the file of the numpy"):
+        if name != "/":
+            (path / name).write_bytes(b"dear")
+        open_bundle(path)
+    assert (path / name).read_bytes() == b"dear"
+
+
+@pytest.mark.parametrize(
+    "change_of",
+    [{"generation": -1}, {"generation": True}, {"generation": 10**30}, {"generation": "1"}],
+)
+def test_a_manifest_of_an_impossible_generation_is_refused(path, change_of):
+    sign(path, **change_of)
+    with pytest.raises(ArtifactError, match="is damaged: a part of it is missing"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    "recorded", [{"bytes": "4"}, {"bytes": 4.0}, {"sha256": 3}, {"bytes": None}]
+)
+def test_a_manifest_with_odd_records_is_refused(path, recorded):
+    files = dict(Bundle.read_manifest(path)["files"])
+    files["names.npz"] = files["names.npz"] | recorded
+    sign(path, files=files)
+    with pytest.raises(ArtifactError, match="is damaged: a part of it is missing"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "codes.npz", "codebooks.safetensors"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_file_of_a_bundle_is_a_file_of_its_own(path, tmp_path, name, kind):
+    file = path / name
+    file.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(file) if kind == "pipe" else file.mkdir()
+    with pytest.raises(ArtifactError, match=rf"{name} must be a file, but it is a {kind}"):
+        open_bundle(path)
+
+
+def test_a_bundle_may_lie_behind_a_link(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    change(tmp_path / "link")
+    assert len(open_bundle(path)[0]) == 3
+    with pytest.raises(InvalidInputError, match=r"must not be a link, but it leads to"):
+        save_bundle(open_bundle(path)[0], tmp_path / "link", overwrite=True)
+
+
+@pytest.mark.parametrize("target", ["victim", "absent"])
+def test_a_change_writes_through_no_link(path, tmp_path, target):
+    (tmp_path / "victim").write_text("precious")
+    names = ("names-1.npz", "codes-1.npz", "codebooks-1.safetensors", "columns-1.npz")
+    for name in names:
+        (path / name).symlink_to(tmp_path / target)
+    change(path)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+    assert list(open_bundle(path)[1].names) == ["a.jpg", "ü.jpg", "c.jpg"]
+    assert not any(file.is_symlink() for file in path.iterdir())
+
+
+def test_a_plug_in_does_not_write_through_a_link_either(tmp_path):
+    def content(text):
+        return Content("theirs", "graph.bin", lambda file: file.write_text(text), make_codebooks(),
+                       {}, Names.from_strings([]), ItemColumns.none())  # fmt: skip
+
+    (tmp_path / "victim").write_text("precious")
+    write_bundle(tmp_path / "y", content("0"))
+    (tmp_path / "y" / "graph-1.bin").symlink_to(tmp_path / "victim")
+    update_bundle(Bundle.open(tmp_path / "y"), content("1"))
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert Bundle.open(tmp_path / "y").index_path.read_text() == "1"
+
+
+def test_a_folder_at_the_name_of_the_next_generation_is_not_removed(path):
+    (path / "names-1.npz").mkdir()
+    (path / "names-1.npz" / "mine").touch()
+    with pytest.raises(OSError, match=r"names-1\.npz"):
+        change(path)
+    assert (path / "names-1.npz" / "mine").exists()
+    assert len(open_bundle(path)[0]) == 2
+
+
+def test_a_change_that_is_complete_does_not_fail_because_of_what_it_cannot_tidy_up(path):
+    (path / "names-0.npz").mkdir()  # called as a file of ours
+    change(path)
+    assert len(open_bundle(path)[0]) == 3
+
+
+def test_a_file_that_only_a_manifest_calls_the_bundles_is_foreign(path, engine):
+    """The manifest of a plug-in that is not installed may name anything."""
+    (path / "codes.npz").rename(path / "diary.txt")
+    files = dict(Bundle.read_manifest(path)["files"])
+    files["diary.txt"] = files.pop("codes.npz")
+    sign(path, engine="theirs", index_file="diary.txt", files=files)
+    with pytest.raises(InvalidInputError, match=r"files that are not the bundle's.*: diary\.txt"):
+        save_bundle(engine, path, overwrite=True)
+    assert (path / "diary.txt").exists()

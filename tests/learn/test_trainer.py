@@ -223,6 +223,59 @@ def test_an_interrupted_run_resumes_to_equal_bits(source, tmp_path, epoch, chang
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],  # what a full disk leaves of a record
+        lambda text: text + '{"epoch": 7}\n',
+        lambda text: text + "[" * 100_000,
+        lambda text: text + '{"epoch": null}\n3\n\udcff',
+        lambda text: text.replace('"lr": 0.05', '"lr": 0.07', 1),  # the log of another run
+        lambda text: "",
+    ],
+)
+def test_a_run_goes_on_whatever_has_become_of_its_log(source, tmp_path, damage):
+    fit(source, SMALL, out=tmp_path / "whole.pt")
+    paths = RunPaths(tmp_path / "c.pt")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupting(source, 2), SMALL, out=paths.out)
+    damaged = damage(paths.log.read_text()).encode(errors="surrogateescape")
+    paths.log.write_bytes(damaged)
+    fit(source, SMALL, out=paths.out, resume=True)
+    head, *records = _log(paths)
+    assert head == _log(RunPaths(tmp_path / "whole.pt"))[0]
+    assert [record["epoch"] for record in records][-1] == 2
+    assert len(records) == len({record["epoch"] for record in records})
+
+
+def test_a_run_without_a_checkpoint_has_no_log(source, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*c\.checkpoint\.pt"):
+        fit(source, SMALL, out=tmp_path / "c.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_is_not_written_through_a_link(source, tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    log = RunPaths(tmp_path / "c.pt").log
+    log.symlink_to(tmp_path / "victim")
+
+    def plant(text, done, total):
+        if done == 5:
+            log.unlink()
+            log.symlink_to(tmp_path / "victim")
+
+    with pytest.raises(OSError, match=r"c\.log\.jsonl"):
+        fit(source, SMALL, out=tmp_path / "c.pt", on_progress=plant)
+    assert (tmp_path / "victim").read_text() == "precious"
+    fit(source, SMALL, out=tmp_path / "c.pt", resume=True)
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert [record.get("epoch") for record in _log(RunPaths(tmp_path / "c.pt"))][-1] == 2
+
+
 def test_without_resume_an_old_checkpoint_is_not_used(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):
@@ -309,6 +362,8 @@ def test_a_diverging_run_says_so_and_leaves_no_output(tmp_path):
     ):
         fit(FeatureViews(views), SMALL, out=out)
     assert [p.name for p in tmp_path.iterdir()] == ["c.log.jsonl"]
+    with pytest.raises(TrainingError, match=r"c\.log\.jsonl tells how it went; --overwrite repl"):
+        fit(FeatureViews(views), SMALL, out=out)
 
 
 def test_progress_is_reported_to_the_last_step(source):

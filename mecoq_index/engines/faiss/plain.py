@@ -98,7 +98,8 @@ def export_index(
             "Leave one of them out."
         )
     out = Path(out)
-    for suffix in ("", _NOTE, _NAMES, _PROJECTION):
+    check_output(out, overwrite=overwrite)
+    for suffix in (_NOTE, _NAMES, _PROJECTION):
         check_output(_beside(out, suffix), overwrite=overwrite)
     takes = takes or ("features" if len(codebooks.projection) == 1 else "embeddings")
     spec = engine.spec if engine is not None else parse(factory or "MeCoQ", codebooks)

@@ -325,6 +325,8 @@ def _new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
         return
     _check_ours(path)
     for left in (fresh, old):
+        if left.is_dir() and not left.is_symlink():
+            _check_names(left)
         remove(left)
     with atomic_directory(fresh) as partial:
         yield partial
@@ -344,16 +346,28 @@ def _check_ours(path: Path) -> None:
         ours = json.loads(text)["format"] == FORMAT
     except (ArtifactError, OSError, ValueError, LookupError, TypeError):
         ours = False
-    if not ours or not all(
-        (file.name == NOTE or re.fullmatch(_FILE_NAME, file.name))
-        and file.is_file()
-        and not file.is_symlink()
-        for file in path.iterdir()
-    ):
-        raise InvalidInputError(
-            f"{path} must hold only the files of an earlier export to be overwritten, but holds "
-            "others. Choose another name, or remove it yourself."
-        )
+    if not ours:
+        raise _not_ours(path)
+    _check_names(path)
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a folder that holds anything but plain files with the names of an export.
+
+    Raises:
+        InvalidInputError: If so.
+    """
+    for file in path.iterdir():
+        fits = file.name == NOTE or re.fullmatch(_FILE_NAME, file.name)
+        if not fits or file.is_symlink() or not file.is_file():
+            raise _not_ours(path)
+
+
+def _not_ours(path: Path) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} must hold only the files of an earlier export to be overwritten, but holds "
+        "others. Choose another name, or remove it yourself."
+    )
 
 
 def _import_bulk_writer() -> tuple[Any, Any]:

@@ -313,6 +313,44 @@ def test_links_and_folders_of_others_are_not_replaced(tmp_path):
     assert parquet.read_table(out / "part-00000.parquet").num_rows == 9
 
 
+def test_an_older_export_that_lists_other_files_does_not_make_them_its_own(tmp_path):
+    out, profile = tmp_path / "rows", PROFILES["exact"]
+    write_parquet(out, profile, CODES, IDS)
+    (out / "diary.txt").write_text("dear")
+    note = json.loads((out / "schema.json").read_text())
+    (out / "schema.json").write_text(json.dumps(note | {"files": [*note["files"], "diary.txt"]}))
+    refused("must hold only the files of an earlier", out, profile, CODES, IDS, overwrite=True)
+    assert (out / "diary.txt").read_text() == "dear"
+
+
+@pytest.mark.parametrize("name", ["rows", ".rows.new", ".rows.old"])
+def test_an_export_follows_no_link(tmp_path, name):
+    out, profile = tmp_path / "rows", PROFILES["exact"]
+    write_parquet(tmp_path / "victim", profile, CODES, IDS)
+    before = sorted(file.name for file in (tmp_path / "victim").iterdir())
+    if name != "rows":
+        write_parquet(out, profile, CODES[:9], IDS[:9])
+    (tmp_path / name).symlink_to(tmp_path / "victim")
+    if name == "rows":
+        refused("must not be a link", out, profile, CODES, IDS, overwrite=True)
+    else:
+        write_parquet(out, profile, CODES, IDS, overwrite=True)
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["rows", "victim"]
+    assert sorted(file.name for file in (tmp_path / "victim").iterdir()) == before
+
+
+def test_an_export_that_was_killed_between_its_last_steps_loses_nothing(tmp_path):
+    out, profile = tmp_path / "rows", PROFILES["exact"]
+    write_parquet(out, profile, CODES[:9], IDS[:9])
+    out.rename(tmp_path / ".rows.old")
+    refused("exists already", out, profile, CODES, IDS)  # the older one is back
+    assert parquet.read_table(out / "part-00000.parquet").num_rows == 9
+    out.rename(tmp_path / ".rows.old")
+    write_parquet(out, profile, CODES, IDS, overwrite=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["rows"]
+    assert parquet.read_table(out / "part-00000.parquet").num_rows == N
+
+
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     import builtins
 
