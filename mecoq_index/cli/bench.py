@@ -158,7 +158,9 @@ def _check_plots(folder: Path, overwrite: bool) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise InvalidInputError(f"--plots must be a folder, but {folder} is none.")
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        check_output(folder, overwrite=False, folder=True)
+        return
     for name in _PLOTS:
         check_output(folder / name, overwrite=overwrite)
 
@@ -169,6 +171,7 @@ def _plot(records: list[Record], folder: Path, map_at: int, output: Output) -> N
     if records[0].mean_average_precision is None:
         output.say("no labels, so no plots")
         return
+    folder.mkdir(exist_ok=True)
     plot_precision_recall(records, folder / _PLOTS[0])
     plot_quality_over_speed(records, folder / _PLOTS[1], map_at=map_at)
     output.say(f"wrote two plots to {folder}")

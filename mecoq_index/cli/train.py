@@ -171,7 +171,9 @@ def train(
 
 
 def _how_to_go_on(checkpoint: Path) -> str:
-    if checkpoint.exists():
+    from .._addresses import exists
+
+    if exists(checkpoint):
         return f"{checkpoint} holds the last whole epoch. Add --resume to go on."
     return "No epoch was complete, so nothing is kept; run the command again."
 

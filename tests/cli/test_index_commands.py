@@ -105,7 +105,12 @@ def test_items_are_removed_by_id_where_they_have_no_names(work):
     run("remove", "x.mecoq", "--ids", "gone.npy")
     run("remove", "x.mecoq", "3", "4")
     assert sorted(open_bundle("x.mecoq")[0].ids()) == [0, 1, 2, *range(5, 10), *range(20, 300)]
-    refused("remove", "x.mecoq", "cat.jpg", saying="which are integers of at most 18 digits, got 'cat.jpg'")
+    refused(
+        "remove",
+        "x.mecoq",
+        "cat.jpg",
+        saying="which are integers of at most 18 digits, got 'cat.jpg'",
+    )
     refused("remove", "x.mecoq", saying="name the items to remove", code=2)
     build("flat.mecoq")
     refused("remove", "flat.mecoq", "3", saying="cannot remove items. Build with 'MeCoQ4x4,IDMap2'")

@@ -171,7 +171,8 @@ def test_a_saved_bundle_gives_the_same_hits(name, options, M, K, Ds, tmp_path):
     engine = build(name, options, books, make_codes(50, books))
     q = np.random.default_rng(2).standard_normal((3, books.D), dtype=np.float32)
     save_bundle(engine, tmp_path / "x.mecoq", names=[f"item {i}" for i in range(50)])
-    again, bundle = open_bundle(tmp_path / "x.mecoq")
+    where = {"uri": MILVUS["uri"]} if "milvus" in name else {}  # the items lie elsewhere
+    again, bundle = open_bundle(tmp_path / "x.mecoq", **where)
     want, got = engine.search(q, 8), again.search(q, 8)
     np.testing.assert_array_equal(got.ids, want.ids)
     np.testing.assert_array_equal(got.scores, want.scores)

@@ -8,7 +8,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -122,7 +122,8 @@ def _read_tables(path):
 def _read_ids(path):
     found = load_ids(path)
     assert len(found) <= path.stat().st_size + 1
-    load_labels(path)
+    with suppress(MecoqError):  # ids need not be labels
+        load_labels(path)
 
 
 def _read_manifest(path):
@@ -139,6 +140,8 @@ def _read_manifest(path):
         _check_message(str(exc))
     try:
         document = json.loads(path.read_bytes())
+        if not isinstance(document, dict):
+            return
         document["checksum"] = checksum(document)
         text = json.dumps(document)
     except (ValueError, TypeError, RecursionError):

@@ -342,7 +342,7 @@ def test_a_damaged_checkpoint_is_refused(source, tmp_path):
         fit(Interrupting(source, 1), SMALL, out=out)
     checkpoint = RunPaths(out).checkpoint
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
-    with pytest.raises(ArtifactError, match=r"c\.checkpoint\.pt is no"):
+    with pytest.raises(ArtifactError, match=r"c\.checkpoint\.pt is damaged"):
         fit(source, SMALL, out=out, resume=True)
 
 

@@ -213,7 +213,7 @@ class _Walk:
         fields.skip(n, "codes")
         how = fields.number("i", "kind of search")
         fields.check_equal(how, _SEARCH_BY_TABLES, "the kind of search")
-        fields.check_equal(fields.flag("signs"), False, "the flag for codes of signs")
+        fields.check_equal(fields.flag("sign bits"), False, "the flag for codes of signs")
         fields.number("i", "threshold")  # for Hamming distances
         return head
 

@@ -46,6 +46,9 @@ def read_checked(
         with path.open("rb", buffering=_AT_ONCE) as stream:
             check_file(stream, str(path), codebooks)
         source, name = str(path), str(path)
+        if os.fsencode(path) != str(path).encode("utf-8", "ignore"):
+            # FAISS takes names in UTF-8 only.
+            source = faiss.PyCallbackIOReader(io.BytesIO(path.read_bytes()).read)
     else:
         content, name = _content(file)
         check_file(io.BytesIO(content), name, codebooks)

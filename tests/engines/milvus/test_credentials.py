@@ -87,7 +87,7 @@ def test_the_server_that_a_folder_names_never_receives_the_token(server, folder,
     assert server.seen() == (set() if command in NEED_NO_SERVER else {None})
 
 
-@pytest.mark.parametrize("command", COMMANDS.keys() - NEED_NO_SERVER)
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - NEED_NO_SERVER))
 def test_a_server_that_wants_one_is_explained(server, folder, command):
     server.required = TOKEN
     done = run(*COMMANDS[command])
