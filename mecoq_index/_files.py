@@ -38,7 +38,10 @@ UNREADABLE = (
 )
 
 
-_LOCK = ".lock"  # held in a temporary folder for as long as somebody writes it
+_LOCK = ".lock"
+LOCKS = (_LOCK, _LOCK + MARK)
+"""Files held in a temporary folder for as long as somebody writes it."""
+_NO_NAMES = {errno.ENAMETOOLONG, errno.ELOOP}  # nothing can be called so, or a ring of links
 _CANNOT_SYNC_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -229,7 +232,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 sync(file)
             sync(partial)
             move_directory(partial, path)
-            for name in (_LOCK, _LOCK + MARK):  # they have come along
+            for name in LOCKS:  # they have come along
                 (path / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -314,6 +317,10 @@ def _status(path: Path, links: bool) -> os.stat_result | None:
         return path.stat() if links else path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as exc:
+        if exc.errno in _NO_NAMES:
+            return None
+        raise
 
 
 def check_readable(path: Path, *, links: bool = True) -> Path:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from ..._arrays import Codes, Ids
 from ..._files import (
+    LOCKS,
     atomic_directory,
     beside,
     check_output,
@@ -358,7 +359,8 @@ def _check_names(path: Path) -> None:
         InvalidInputError: If so.
     """
     for file in path.iterdir():
-        fits = file.name == NOTE or re.fullmatch(_FILE_NAME, file.name)
+        # A writer that was killed right after the folder got its name has left its lock.
+        fits = file.name in (NOTE, *LOCKS) or re.fullmatch(_FILE_NAME, file.name)
         if not fits or file.is_symlink() or not file.is_file():
             raise _not_ours(path)
 
