@@ -7,6 +7,7 @@ is taken, and pickled objects are never read.
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ def load_npy(path: Path, *, mmap: bool = False) -> Array:
                 f"has {size}. Make it again."
             )
         array: Array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        _check_texts(array)
     except (*UNREADABLE, Warning) as exc:
         raise ArtifactError(f"{path} is no readable .npy file: {first_line(exc)}") from exc
     return array
@@ -151,6 +153,7 @@ class Archive:
             array: Array = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # at the end of a member its checksum is compared
                 raise ValueError(f"{name!r} is longer than it says")
+        _check_texts(array)
         return array
 
 
@@ -176,6 +179,18 @@ def open_archive(path: Path, *, what: str, compressed: bool = False) -> Iterator
             raise
         except (*UNREADABLE, Warning) as exc:
             raise ArtifactError(f"{path} is no readable {what}: {first_line(exc)}") from exc
+
+
+def _check_texts(array: Array) -> None:
+    """Refuse texts of numbers that are no characters; Python cannot even print them.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if array.dtype.kind == "U" and array.size:
+        numbers = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+        if numbers.max() > sys.maxunicode:
+            raise ValueError("it holds texts with numbers that are no characters")
 
 
 def _read_header(stream: IO[bytes]) -> Header:

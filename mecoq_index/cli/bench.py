@@ -156,11 +156,11 @@ def bench(
 def _check_plots(folder: Path, overwrite: bool) -> None:
     from .._files import check_output
 
-    if folder.exists() and not folder.is_dir():
-        raise InvalidInputError(f"--plots must be a folder, but {folder} is none.")
-    if not folder.exists():
+    if not folder.exists() or folder.is_symlink():
         check_output(folder, overwrite=False, folder=True)
         return
+    if not folder.is_dir():
+        raise InvalidInputError(f"--plots must be a folder, but {folder} is none.")
     for name in _PLOTS:
         check_output(folder / name, overwrite=overwrite)
 

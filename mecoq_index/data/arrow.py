@@ -90,10 +90,9 @@ class ArrowTable(Table):
         arrow = pyarrow()
         ipc = require("pyarrow.ipc", extra="parquet", purpose="reading an .arrow file")
         options = ipc.IpcReadOptions(included_fields=[] if field is None else [field])
+        name = os.fsencode(self._file)  # bytes, since not all names are UTF-8
         try:
-            with (
-                arrow.memory_map(str(self._file)) if mapped else arrow.OSFile(str(self._file))
-            ) as source:
+            with arrow.memory_map(name) if mapped else arrow.OSFile(name) as source:
                 opener = ipc.open_stream if self._is_stream else ipc.open_file
                 yield opener(source, options=options)
         except (arrow.ArrowException, *UNREADABLE) as exc:

@@ -86,6 +86,8 @@ class FeatureViews:
             raise InvalidInputError(
                 f"views must have shape (V, n, P), or (n, P) for one view, got {views.shape}."
             )
+        if not views.shape[0]:
+            raise InvalidInputError(f"there must be at least one view, got {views.shape}.")
         if views.shape[1] < 2 or views.shape[2] < 1:
             raise InvalidInputError(f"views must hold at least 2 items, got {views.shape}.")
         if not _is_number(scale) or not scale > 0:

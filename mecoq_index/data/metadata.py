@@ -140,14 +140,15 @@ def as_labels(labels: object) -> Labels:
     """
     if isinstance(labels, (str, Path)):
         return load_labels(labels)
+    if isinstance(labels, (list, tuple)) and all(isinstance(label, str) for label in labels):
+        return _numbered(labels)
     try:
         array = np.asarray(labels)
     except ValueError as exc:
         raise InvalidInputError(f"labels must be integers or strings, one an item: {exc}") from exc
-    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
-        array = array.astype(np.str_)
-    if array.ndim == 1 and array.dtype.kind in "UT":
-        return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    are_texts = array.dtype == object and all(isinstance(label, str) for label in array.ravel())
+    if array.ndim == 1 and (are_texts or array.dtype.kind in "UT"):
+        return _numbered(array.tolist())
     if array.dtype.kind == "f" and (np.abs(array) < 2**63).all():  # NaN is not
         whole = array.astype(np.int64)
         array = whole if (whole == array).all() else array
@@ -159,6 +160,12 @@ def as_labels(labels: object) -> Labels:
     if array.ndim == 2 and not np.isin(array, (0, 1)).all():
         raise InvalidInputError("labels of shape (n, L) must be 0 or 1 everywhere.")
     return array.astype(np.int64)
+
+
+def _numbered(texts: Sequence[str]) -> Labels:
+    # Not by NumPy, in whose arrays each text takes the room of the longest.
+    numbers = {text: number for number, text in enumerate(sorted(set(texts)))}
+    return np.array([numbers[text] for text in texts], np.int64)
 
 
 def load_ids(path: str | Path, *, column: str | None = None) -> Ids | list[str]:

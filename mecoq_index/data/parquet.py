@@ -7,6 +7,7 @@ decodes the batches before it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from .._array_file import check_unpacked
 from .._optional import require
 from ..errors import ArtifactError
-from .table import Table, pyarrow
+from .table import Table, pyarrow, readable_names
 
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
 # value of it.
@@ -49,12 +50,13 @@ class ParquetTable(Table):
     def _check_column(self, column: str) -> None:
         """Refuse a column that unpacks to much more than the file can hold."""
         size = values = 0
-        for group in range(self._metadata.num_row_groups):
-            groups = self._metadata.row_group(group)
-            for part in map(groups.column, range(groups.num_columns)):
-                if f"{part.path_in_schema}.".startswith(f"{column}."):
-                    size += part.total_uncompressed_size
-                    values += part.num_values
+        with readable_names(self.name):  # each group repeats them
+            for group in range(self._metadata.num_row_groups):
+                groups = self._metadata.row_group(group)
+                for part in map(groups.column, range(groups.num_columns)):
+                    if f"{part.path_in_schema}.".startswith(f"{column}."):
+                        size += part.total_uncompressed_size
+                        values += part.num_values
         check_unpacked(self._file, size, f"column {column!r}")
         check_unpacked(self._file, values, f"column {column!r}")
 
@@ -111,14 +113,17 @@ def _open(path: Path, metadata: Any = None, dictionary: str | None = None) -> It
     arrow = pyarrow()
     parquet = require("pyarrow.parquet", extra="parquet", purpose="reading a .parquet file")
     try:
-        with parquet.ParquetFile(
-            path,
-            metadata=metadata,
-            read_dictionary=None if dictionary is None else [dictionary],
-            buffer_size=_BUFFER_BYTES,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        ) as file:
+        with (
+            arrow.OSFile(os.fsencode(path)) as source,  # bytes, since not all names are UTF-8
+            parquet.ParquetFile(
+                source,
+                metadata=metadata,
+                read_dictionary=None if dictionary is None else [dictionary],
+                buffer_size=_BUFFER_BYTES,
+                pre_buffer=False,
+                page_checksum_verification=True,
+            ) as file,
+        ):
             yield file
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as exc:
         reason = " ".join(str(exc).split())  # Arrow's messages have several lines

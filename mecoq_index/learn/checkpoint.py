@@ -42,8 +42,10 @@ class RunPaths:
 
 def save_checkpoint(path: Path, codebooks: Codebooks, training: Mapping[str, Any]) -> None:
     """Write codebooks and the state of their training in place of the old checkpoint."""
-    with atomic_file(path) as partial:
-        torch.save({**torch_content(codebooks.content()), "training": dict(training)}, partial)
+    content = {**torch_content(codebooks.content()), "training": dict(training)}
+    # Given a path, torch would take backslashes in it for slashes.
+    with atomic_file(path) as partial, partial.open("wb") as stream:
+        torch.save(content, stream)
 
 
 def load_checkpoint(path: Path, config: TrainConfig, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -229,3 +229,17 @@ def test_nobody_is_told_of_a_broken_pipe(work, monkeypatch):
     monkeypatch.setattr(Index, "search", fail)
     result = CliRunner().invoke(main, ["search", "i.mecoq", "x.npy"])
     assert (result.exit_code, result.output.strip()) == (1, "")
+
+
+def test_a_folder_for_plots_is_made_when_there_are_some(work):
+    words, _ = OUTPUTS["bench"]
+    (work / "c.pt").write_text("damaged")
+    run(*words, "--plots", "plots", code=1)
+    assert not (work / "plots").exists()
+    (work / "plots").symlink_to(work)
+    assert "must not be a link" in run(*words, "--plots", "plots", code=1)
+
+
+def test_training_says_how_to_go_on_where_the_name_is_too_long(work):
+    said = run("train", "x.npy", "--out", f"{'x' * 252}.pt", code=1)
+    assert "Choose a shorter name. No epoch was complete" in said

@@ -116,3 +116,15 @@ def test_features_that_cannot_be_saved_leave_no_file(tmp_path, options, message)
     with pytest.raises(InvalidInputError, match=r"must end in \.npz, got 'f\.npy'"):
         save_features(tmp_path / "f.npy", features=X)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_numbers_that_are_no_characters_are_refused(tmp_path, order):
+    paths = np.array(["a", "b"], f"{order}U1")
+    paths.view(f"{order}u4")[1] = 0x110000
+    np.savez(tmp_path / "f.npz", features=X[:2], paths=paths)
+    np.save(tmp_path / "p.npy", paths)
+    with pytest.raises(ArtifactError, match="texts with numbers that are no characters"):
+        open_source(tmp_path / "f.npz")
+    with pytest.raises(ArtifactError, match="texts with numbers that are no characters"):
+        open_source(tmp_path / "p.npy")

@@ -112,6 +112,7 @@ def test_a_plain_matrix_is_one_view(tmp_path):
         (np.zeros((2, 4, 3)), {"backbone": "vgg16"}, "must be a Backbone, got str"),
         (np.full((2, 4, 3), 1e300), {}, "view 0 hold NaN or Inf"),
         (np.zeros((2, 1, 3), np.float32), {}, "must hold at least 2 items"),
+        (np.zeros((0, 5, 3), np.float32), {}, r"at least one view, got \(0, 5, 3\)"),
         (np.full((2, 4, 3), np.nan, np.float32), {}, "view 0 hold NaN or Inf, first in row 0"),
         (
             np.zeros((2, 4, 3), np.float32),

@@ -1,6 +1,7 @@
 """Ids, names and labels of items, from files and from Python."""
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,20 @@ def test_labels_come_from_files_and_values(tmp_path):
 def test_other_labels_are_refused(labels, message):
     with pytest.raises(InvalidInputError, match=message):
         as_labels(labels)
+
+
+def test_one_long_label_takes_the_room_of_one(tmp_path):
+    lines = ["b", "a", "x" * (1 << 20), *"ab" * 500]
+    (tmp_path / "labels.txt").write_text("\n".join(lines))
+    tracemalloc.start()
+    try:
+        labels = load_labels(tmp_path / "labels.txt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert labels.tolist() == [1, 0, 2, *[0, 1] * 500]
+    assert as_labels(np.array(lines, object)).tolist() == labels.tolist()
+    assert peak < 10 << 20
 
 
 def test_files_of_labels_are_named_in_errors(tmp_path):

@@ -1,5 +1,7 @@
 """Tables: choosing columns, nulls and ragged rows, ids, labels and plain values."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -238,6 +240,49 @@ def test_an_old_feather_file_is_refused(tmp_path):
     (tmp_path / "x.feather").write_bytes(b"FEA1" + bytes(100))
     with pytest.raises(ArtifactError, match=r"Feather file of version 1\. Write it again"):
         open_vectors(tmp_path / "x.feather")
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".parquet"])
+def test_files_whose_names_are_not_utf8_are_read(tmp_path, suffix):
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this system takes names in UTF-8 only")
+    vectors = pa.array([[1.0, 2.0], [3.0, 4.0]])
+    if suffix == ".parquet":
+        with path.open("wb") as stream:
+            pq.write_table(pa.table({"v": vectors}), stream)
+    else:
+        write_arrow(tmp_path / "x.arrow", v=vectors).rename(path)
+    assert open_vectors(path).read(0, 2).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".feather", ".parquet"])
+def test_names_of_columns_that_are_not_utf8_are_refused(tmp_path, suffix):
+    table = pa.table({"vwxyz": [[1.0, 2.0]], "other": [1]})
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path, store_schema=False)
+    else:
+        write_arrow(path, **{name: table[name].combine_chunks() for name in table.schema.names})
+    path.write_bytes(path.read_bytes().replace(b"vwxyz", b"vwx\x88\xff"))
+    with pytest.raises(ArtifactError, match=r"a column's name is not UTF-8\.|no readable"):
+        open_vectors(path)
+
+
+def test_names_of_columns_that_only_a_row_group_has_wrong_are_refused(tmp_path):
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"vwxyz": [[1.0, 2.0]]}), path)
+    whole = path.read_bytes()
+    refused = set()
+    for at in [i for i in range(len(whole)) if whole[i : i + 5] == b"vwxyz"]:
+        path.write_bytes(whole[:at] + b"vwx\x88\xff" + whole[at + 5 :])
+        try:
+            open_vectors(path).read(0, 1)
+        except ArtifactError as exc:
+            refused.add(str(exc))
+    assert any("a column's name is not UTF-8." in message for message in refused)
 
 
 def test_a_damaged_arrow_file_is_refused_or_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import re
 import struct
 from pathlib import Path
@@ -16,6 +17,7 @@ from mecoq_index.engines.faiss.engine import FaissEngine
 from mecoq_index.engines.faiss.factory import index_factory, read_index
 from mecoq_index.engines.faiss.file_format import check_file
 from mecoq_index.engines.faiss.gpu import gpu_twin
+from mecoq_index.engines.faiss.reading import read_checked, write_index
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 faiss = pytest.importorskip("faiss")
@@ -297,7 +299,29 @@ def test_other_codebooks_are_told_apart_before_faiss_reads_the_file(tmp_path, mo
             FaissEngine.open(tmp_path / "x.faiss", other)
 
 
-def test_faiss_reads_files_at_one_door_only():
+def test_files_of_any_name_are_written_and_read(tmp_path):
+    index, books = make(16, "IVF4,MeCoQ4x4")
+    path = tmp_path / os.fsdecode(b"caf\xe9\n\xff.faiss")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this system takes names in UTF-8 only")
+    write_index(index, path)
+    assert path.read_bytes() == written(index)
+    assert read_index(path).ntotal == N
+    assert written(read_checked(path, codebooks=books)) == written(index)
+
+
+def test_a_disk_that_is_full_is_an_error_of_the_system(capfd):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no disk that is always full")
+    index, _ = make(16, "MeCoQ4x4")
+    with pytest.raises(OSError, match="No space left on device"):
+        write_index(index, Path("/dev/full"))
+    assert capfd.readouterr() == ("", "")  # FAISS prints by itself what Python raises
+
+
+def test_faiss_reads_and_writes_files_at_one_door_only():
     reads = re.compile(r"\b(read_index|deserialize_index|read_VectorTransform|read_\w+)\(")
     known = set(dir(faiss))
     found = []
@@ -306,4 +330,5 @@ def test_faiss_reads_files_at_one_door_only():
             for name in reads.findall(line):
                 if name in known and re.search(rf"(faiss|import_faiss\(\))\.{name}\(", line):
                     found.append((path.name, name))
-    assert found == [("reading.py", "read_index")]
+            found += [(path.name, "write_index")] if "faiss.write_index(" in line else []
+    assert sorted(set(found)) == [("reading.py", "read_index"), ("reading.py", "write_index")]

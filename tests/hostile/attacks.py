@@ -125,7 +125,7 @@ ON_SYSTEM = {
     "no_locks": (flock("ENOLCK"), 1),
     "locks_unknown": (flock("ENOSYS"), 1),
     "locks_unsupported": (flock("EOPNOTSUPP"), 1),
-    **{f"planted.{name}": (planted(name), 8) for name in ("file", "new", "folder", "fifo")},
+    **{f"planted.{name}": (planted(name), 8) for name in ("file", "new", "folder", "fifo", "junk")},
 }
 ON_WRITTEN_FOLDERS = {"read_only": (read_only, 1)}
 
@@ -133,7 +133,10 @@ ON_WRITTEN_FOLDERS = {"read_only": (read_only, 1)}
 def attacks_on(place, format):
     """The attacks on an input or output, by name, each with its number of seeds."""
     if place.role == "new":
-        return ON_OUTPUTS | ON_WRITTEN_FOLDERS
+        # Folders that are there already, such as the root, are filled with plots.
+        unfit = {"given.root"} if format == "plots" else set()
+        outputs = ON_OUTPUTS | ON_WRITTEN_FOLDERS
+        return {name: attack for name, attack in outputs.items() if name not in unfit}
     found = ON_FILES | ON_PLACES
     if format.endswith(".mecoq"):
         found |= ON_INDEXES

@@ -60,9 +60,9 @@ def _open(arguments, scene):
 
         open_source(path).to_array()
     if path.suffix == ".faiss":
-        import faiss
+        from mecoq_index import read_index
 
-        faiss.read_index(str(path))
+        read_index(path)
     return 0
 
 

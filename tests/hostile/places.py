@@ -150,7 +150,7 @@ def flock(code):
 
 
 def planted(what):
-    """A link, folder or pipe at a name that the command opens to write, which a first run tells."""
+    """A link, a pipe or junk at a name that the command opens to write, which a first run tells."""
 
     def attack(scene):
         scene.setup["planted"] = what

@@ -336,6 +336,15 @@ def test_bfloat16_on_a_cpu_without_its_products_is_warned_of(
     assert ("this CPU has no products of bfloat16" in caplog.text) != expected
 
 
+def test_a_checkpoint_may_have_backslashes_in_its_name(source, tmp_path):
+    out = tmp_path / "..\\..\\c.pt"
+    if out.name == "c.pt":
+        pytest.skip("here, backslashes divide folders")
+    with pytest.raises(KeyboardInterrupt):
+        fit(Interrupting(source, 1), SMALL, out=out)
+    assert RunPaths(out).checkpoint.exists()
+
+
 def test_a_damaged_checkpoint_is_refused(source, tmp_path):
     out = tmp_path / "c.pt"
     with pytest.raises(KeyboardInterrupt):

@@ -11,7 +11,6 @@ import numpy as np
 from ..._arguments import check_known
 from ..._arrays import Codes, Ids, Vectors, check_codes, check_ids, check_k, distinct_ids
 from ..._files import atomic_file
-from ..._optional import import_faiss
 from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
@@ -29,6 +28,7 @@ from .layout import Lists, bytes_per_vector
 from .numbering import Numbering
 from .opening import open_index
 from .options import OPTIONS
+from .reading import write_index
 from .search import Searcher
 from .tuning import tune_nprobe
 
@@ -365,7 +365,7 @@ class FaissEngine:
     def save(self, path: Path) -> None:
         """Write the index to one file that plain ``faiss.read_index`` reads."""
         with atomic_file(Path(path)) as partial:
-            import_faiss().write_index(self.index, str(partial))
+            write_index(self.index, partial)
 
     @classmethod
     def open(cls, path: Path, codebooks: Codebooks) -> FaissEngine:

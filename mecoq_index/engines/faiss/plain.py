@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..._files import atomic_file, atomic_files, check_output, sha256_file
-from ..._optional import import_faiss
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
 from .coarse import centroids_of, set_centroids
@@ -37,6 +36,7 @@ from .factory import make_index
 from .grammar import FactorySpec, parse
 from .inject import layers_of
 from .items import Adder, batches
+from .reading import write_index
 
 if TYPE_CHECKING:
     from .engine import FaissEngine
@@ -132,7 +132,7 @@ def export_index(
             _write_names(files[_NAMES], called, engine.ids().tolist())
         if embeds:
             _write_projection(files[_PROJECTION], codebooks)
-        import_faiss().write_index(index, str(files[""]))
+        write_index(index, files[""])
         note["sha256"] = sha256_file(files[""])
         files[_NOTE].write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     for suffix in {_NAMES, _PROJECTION}.difference(written):

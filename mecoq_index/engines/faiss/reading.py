@@ -1,4 +1,8 @@
-"""The one door through which an index file comes in: it is checked before FAISS sees it."""
+"""The one door through which index files come in and go out.
+
+A file is checked before FAISS sees it. Python opens the files, because FAISS takes no names but
+those in UTF-8, and prints by itself what the system says of a full disk.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +49,28 @@ def read_checked(
         path = check_readable(Path(file))
         with path.open("rb", buffering=_AT_ONCE) as stream:
             check_file(stream, str(path), codebooks)
-        source, name = str(path), str(path)
-        if os.fsencode(path) != str(path).encode("utf-8", "ignore"):
-            # FAISS takes names in UTF-8 only.
-            source = faiss.PyCallbackIOReader(io.BytesIO(path.read_bytes()).read)
-    else:
-        content, name = _content(file)
-        check_file(io.BytesIO(content), name, codebooks)
-        source = faiss.PyCallbackIOReader(io.BytesIO(content).read)
+            if io_flags:  # to map the file, FAISS must open it
+                return _read(str(path), io_flags, str(path))
+            stream.seek(0)
+            return _read(faiss.PyCallbackIOReader(stream.read), 0, str(path))
+    content, name = _content(file)
+    check_file(io.BytesIO(content), name, codebooks)
+    return _read(faiss.PyCallbackIOReader(io.BytesIO(content).read), io_flags, name)
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write a ``faiss.Index`` to a file, as ``faiss.write_index`` does.
+
+    Raises:
+        OSError: If the system refuses.
+    """
+    faiss = import_faiss()
+    with path.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
+
+
+def _read(source: Any, io_flags: int, name: str) -> Any:
+    faiss = import_faiss()
     try:
         return faiss.read_index(source, io_flags)
     except RuntimeError as exc:

@@ -183,6 +183,7 @@ class _Writer:
     def __init__(self, folder: Path, profile: Profile, rows_per_file: int) -> None:
         self._folder, self._profile, self._rows_per_file = folder, profile, rows_per_file
         self._file: Any = None
+        self._sink: Any = None
         self._in_file = 0
         self._files = 0
         self.items = 0
@@ -217,14 +218,17 @@ class _Writer:
     def _open(self, arrow_schema: Any) -> Any:
         if self._file is None:
             parquet = require("pyarrow.parquet", extra="parquet", purpose=_PURPOSE)
+            arrow = require("pyarrow", extra="parquet", purpose=_PURPOSE)
             path = self._folder / _file_name(self._files)
-            self._file = parquet.ParquetWriter(path, arrow_schema, compression="zstd")
+            self._sink = arrow.OSFile(os.fsencode(path), "wb")  # bytes: not all names are UTF-8
+            self._file = parquet.ParquetWriter(self._sink, arrow_schema, compression="zstd")
             self._files += 1
         return self._file
 
     def _close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with self._sink:
+                self._file.close()
         self._file, self._in_file = None, 0
 
 

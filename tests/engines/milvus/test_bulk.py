@@ -1,6 +1,7 @@
 """Files for Milvus's bulk import: read back, compared with pymilvus's own, and imported."""
 
 import json
+import os
 import shutil
 import time
 import warnings
@@ -321,6 +322,18 @@ def test_an_older_export_that_lists_other_files_does_not_make_them_its_own(tmp_p
     (out / "schema.json").write_text(json.dumps(note | {"files": [*note["files"], "diary.txt"]}))
     refused("must hold only the files of an earlier", out, profile, CODES, IDS, overwrite=True)
     assert (out / "diary.txt").read_text() == "dear"
+
+
+def test_an_export_may_have_a_name_that_is_not_utf8(tmp_path):
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        out.mkdir()
+    except OSError:
+        pytest.skip("this system takes names in UTF-8 only")
+    out.rmdir()
+    write_parquet(out, PROFILES["exact"], CODES, IDS)
+    with (out / "part-00000.parquet").open("rb") as stream:
+        assert parquet.read_table(stream).num_rows == N
 
 
 @pytest.mark.parametrize("name", ["rows", ".rows.new", ".rows.old"])
