@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._arrays import Codes, Ids, as_ids, check_ids
+from ..._arrays import Codes, Ids, as_ids
 from ..base import Columns
 from .profile import Profile
 from .schema import ID, VECTOR, check_columns
@@ -54,50 +54,19 @@ def check_rows(
     return Rows(codes, numbers, check_columns(columns, len(codes)))
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """Rows that are sent in one request.
-
-    Attributes:
-        codes: uint8, shape (n, width of a code).
-        ids: int64, shape (n,).
-        columns: Scalar fields by name, n values each.
-    """
-
-    profile: Profile
-    codes: Codes
-    ids: Ids
-    columns: Mapping[str, npt.NDArray[Any]]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One dictionary per row."""
-        values = self.profile.documents(self.codes)
-        rows = [
-            {ID: number, VECTOR: value}
-            for number, value in zip(self.ids.tolist(), values, strict=True)
-        ]
-        for name, column in self.columns.items():
-            for row, value in zip(rows, column.tolist(), strict=True):
-                row[name] = value
-        return rows
-
-
-def split(profile: Profile, codes: Codes, ids: Ids, columns: Columns | None) -> list[Request]:
-    """Split rows into requests of at most 5,000 rows and 8 MB of vectors.
-
-    Raises:
-        InvalidInputError: If codes, ids or columns are malformed.
-    """
-    codes = profile.check_codes(codes)
-    ids = check_ids(ids, len(codes))
-    checked = check_columns(columns, len(codes))
+def split(profile: Profile, rows: Rows) -> list[Rows]:
+    """Divide rows into requests of at most 5,000 rows and 8 MB of vectors."""
     size = max(1, min(_ROWS, _BYTES // (4 * (profile.width or 1))))
-    return [
-        Request(
-            profile,
-            codes[at : at + size],
-            ids[at : at + size],
-            {name: values[at : at + size] for name, values in checked.items()},
-        )
-        for at in range(0, len(codes), size)
+    return [rows.part(at, at + size) for at in range(0, len(rows.ids), size)]
+
+
+def as_entities(profile: Profile, rows: Rows) -> list[dict[str, Any]]:
+    """Return one dictionary per row: its id, its vector and its columns, by field."""
+    entities = [
+        {ID: number, VECTOR: value}
+        for number, value in zip(rows.ids.tolist(), profile.documents(rows.codes), strict=True)
     ]
+    for name, column in rows.columns.items():
+        for entity, value in zip(entities, column.tolist(), strict=True):
+            entity[name] = value
+    return entities

@@ -39,7 +39,7 @@ from ..._optional import require
 from ...errors import ArtifactError, InvalidInputError, MissingDependencyError
 from ..base import Batch, Columns
 from . import schema
-from .batches import Rows, check_rows, split
+from .batches import Rows, as_entities, check_rows, split
 from .profile import Profile, Values
 from .schema import VECTOR
 
@@ -159,9 +159,9 @@ def write_with_bulk_writer(
             for number, at in enumerate(range(0, len(rows.ids), per_file)):
                 part = rows.part(at, at + per_file)
                 try:
-                    for batch in split(profile, part.codes, part.ids, part.columns):
-                        for row in batch.rows():
-                            writer.append_row(row)
+                    for request in split(profile, part):
+                        for entity in as_entities(profile, request):
+                            writer.append_row(entity)
                 except pymilvus.exceptions.MilvusException as exc:
                     raise InvalidInputError(
                         f"pymilvus refuses a row: {first_line(Exception(exc.message))}"

@@ -19,7 +19,7 @@ from ...errors import InvalidInputError, ServerError
 from ..base import Columns
 from . import indexing, schema
 from .answers import COUNT, check_rows_of, reading
-from .batches import Request, split
+from .batches import Rows, as_entities, check_rows, split
 from .connection import Connection, TransientError
 from .profile import Profile
 from .schema import ID, VECTOR
@@ -122,17 +122,17 @@ class MilvusCollection:
             InvalidInputError: If arguments are malformed.
             ServerError: If the server fails.
         """
-        requests = split(self.profile, codes, ids, columns)
+        rows = check_rows(self.profile, codes, ids, columns)
         self._check_columns(columns)
         self._make_partition(partition)
         sent = done = 0
-        for request in requests:
-            rows = self._absent(request) if skip_present else request.rows()
-            if rows:
-                self._send(request, rows, partition)
-            sent += len(rows)
+        for request in split(self.profile, rows):
+            entities = self._absent(request) if skip_present else self._entities(request)
+            if entities:
+                self._send(request, entities, partition)
+            sent += len(entities)
             done += len(request.ids)
-            on_progress("inserting", done, len(ids))
+            on_progress("inserting", done, len(rows.ids))
         return sent
 
     def add(
@@ -175,7 +175,7 @@ class MilvusCollection:
             ServerError: If the server fails.
         """
         self.profile.check_skipping(self.connection.server, "replacing rows")
-        requests = split(self.profile, codes, ids, columns)
+        rows = check_rows(self.profile, codes, ids, columns)
         self._check_columns(columns)
         self._make_partition(partition)
         own = partition or _DEFAULT_PARTITION
@@ -185,8 +185,9 @@ class MilvusCollection:
                 f"ids must be new or in partition {own!r}, but {len(elsewhere)} are in others, for "
                 f"instance {elsewhere[0]}. Name their partition, or remove them first."
             )
-        for request in requests:
-            self.connection.call("upsert", self.name, request.rows(), partition_name=partition)
+        for request in split(self.profile, rows):
+            entities = self._entities(request)
+            self.connection.call("upsert", self.name, entities, partition_name=partition)
 
     def _make_partition(self, partition: str) -> None:
         if not partition:
@@ -207,9 +208,9 @@ class MilvusCollection:
                 f"{sorted(columns or ())}."
             )
 
-    def _send(self, request: Request, rows: list[dict[str, Any]], partition: str) -> None:
+    def _send(self, request: Rows, entities: list[dict[str, Any]], partition: str) -> None:
         try:
-            self._insert_once(rows, partition)
+            self._insert_once(entities, partition)
         except TransientError:
 
             def complete() -> None:
@@ -218,19 +219,22 @@ class MilvusCollection:
 
             self.connection.persist(complete)
 
-    def _insert_once(self, rows: list[dict[str, Any]], partition: str) -> None:
+    def _insert_once(self, entities: list[dict[str, Any]], partition: str) -> None:
         where = {"partition_name": partition} if partition else {}
-        result = self.connection.call_once("insert", self.name, rows, **where)
-        if result["insert_count"] != len(rows):
+        result = self.connection.call_once("insert", self.name, entities, **where)
+        if result["insert_count"] != len(entities):
             raise ServerError(
-                f"Milvus at {self.connection.uri} must accept {len(rows)} rows, but accepted "
+                f"Milvus at {self.connection.uri} must accept {len(entities)} rows, but accepted "
                 f"{result['insert_count']}. Continue with --resume."
             )
 
-    def _absent(self, request: Request) -> list[dict[str, Any]]:
-        """The rows of a request whose ids the server does not have."""
+    def _entities(self, request: Rows) -> list[dict[str, Any]]:
+        return as_entities(self.profile, request)
+
+    def _absent(self, request: Rows) -> list[dict[str, Any]]:
+        """The entities of a request whose ids the server does not have."""
         present = np.isin(request.ids, self.present(request.ids))
-        return [row for row, there in zip(request.rows(), present, strict=True) if not there]
+        return [e for e, there in zip(self._entities(request), present, strict=True) if not there]
 
     def __len__(self) -> int:
         with reading(self.connection, "the number of rows"):

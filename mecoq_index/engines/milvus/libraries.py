@@ -37,11 +37,12 @@ def import_pymilvus() -> ModuleType:
     if "pymilvus" not in sys.modules:
         _check_environment()
         with _environment_as_it_is():
-            failed = _fails()
-        if failed:  # not while handling the error, which may repeat a password
+            failure = _failure()
+        if failure:  # not while handling the error, which may repeat a password
             raise InvalidInputError(
-                f"pymilvus cannot be imported with these variables: {URI_VARIABLE} must be the "
-                f"address of a server, and {_TIMEOUT_VARIABLE} a number. Unset them."
+                f"pymilvus cannot be imported ({failure}), mostly because of variables that it "
+                f"reads: {URI_VARIABLE} must be the address of a server, and {_TIMEOUT_VARIABLE} a "
+                "number. Unset them."
             )
     pymilvus = require("pymilvus", extra="milvus", purpose="the milvus engine")
     quiet_pymilvus()
@@ -62,18 +63,25 @@ def _check_environment() -> None:
             )
 
 
-def _fails() -> bool:
-    """Whether importing pymilvus fails although it is installed, and it reads variables."""
+def _failure() -> str:
+    """Return the kind of error of an import of pymilvus with variables that it reads, or nothing.
+
+    Its text is left out, because it may repeat a password.
+
+    Raises:
+        MissingDependencyError: If pymilvus is not installed.
+        Exception: Any error of an import without such variables.
+    """
     try:
         require("pymilvus", extra="milvus", purpose="the milvus engine")
     except (MissingDependencyError, ImportError):
         raise
-    except Exception:
+    except Exception as exc:
         read = (URI_VARIABLE, _OLD_URI_VARIABLE, _TIMEOUT_VARIABLE)
         if not any(os.environ.get(name) for name in read):
             raise
-        return True
-    return False
+        return type(exc).__name__
+    return ""
 
 
 @contextmanager
