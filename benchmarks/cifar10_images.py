@@ -15,7 +15,8 @@ from trained import cache_folder
 
 from common import DATA
 from mecoq_index._arrays import Vectors
-from mecoq_index._files import atomic_file, sha256_file
+from mecoq_index._files import atomic_file
+from mecoq_index._reading import sha256_file
 from mecoq_index.data.datasets import Dataset
 from mecoq_index.data.images import ImageArray
 

@@ -19,14 +19,11 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._files import UNREADABLE, check_readable, first_line
-from .errors import ArtifactError, MecoqError
+from ._reading import check_readable, check_unpacked, named_damage
+from .errors import ArtifactError
 
 Array = npt.NDArray[Any]
 
-# A file may unpack to this many times its size, and this many bytes more. Vectors hardly shrink;
-# labels, and rows of zeros, do.
-_RATIO, _FREE_BYTES = 100, 64 << 20
 _LONGEST_HEAD = 10_000  # NumPy's own limit
 _LONGEST_LIST, _MOST_MEMBERS = 4 << 20, 4096
 
@@ -46,25 +43,6 @@ class Header(NamedTuple):
         return self.length + prod(self.shape) * self.dtype.itemsize
 
 
-def check_unpacked(path: Path, size: int, what: str = "it") -> None:
-    """Refuse a file that declares much more than it can reasonably hold.
-
-    Args:
-        path: The file.
-        size: The bytes that its content takes in memory.
-        what: The part of the file that takes them, in words.
-
-    Raises:
-        ArtifactError: If that is more than a hundred times the size of the file, and 64 MiB.
-    """
-    there = path.stat().st_size
-    if size > _FREE_BYTES + _RATIO * there:
-        raise ArtifactError(
-            f"{path} has {there:,} bytes, but {what} would unpack to {size:,}, and no more than "
-            f"{_RATIO} times the size is read. If you trust it, write it again uncompressed."
-        )
-
-
 def load_npy(path: Path, *, mmap: bool = False) -> Array:
     """Read one array from a ``.npy`` file; pickled objects are refused.
 
@@ -74,12 +52,9 @@ def load_npy(path: Path, *, mmap: bool = False) -> Array:
     """
     path = check_readable(path)
     size = path.stat().st_size
-    with path.open("rb") as stream:
-        try:
+    with named_damage(f"{path} is no readable .npy file"):
+        with path.open("rb") as stream:
             header = _read_header(stream)
-        except (*UNREADABLE, Warning) as exc:
-            raise ArtifactError(f"{path} is no readable .npy file: {first_line(exc)}") from exc
-    try:
         if not header.dtype.hasobject and size != header.total:
             raise ArtifactError(
                 f"{path} is no complete .npy file: its head promises {header.total} bytes, but it "
@@ -87,8 +62,6 @@ def load_npy(path: Path, *, mmap: bool = False) -> Array:
             )
         array: Array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
         _check_texts(array)
-    except (*UNREADABLE, Warning) as exc:
-        raise ArtifactError(f"{path} is no readable .npy file: {first_line(exc)}") from exc
     return array
 
 
@@ -171,14 +144,12 @@ def open_archive(path: Path, *, what: str, compressed: bool = False) -> Iterator
             holds, or if the block raises one of the errors that damaged content leads to.
     """
     path = check_readable(path)
-    with _Stream(FileIO(path)) as stream:
-        try:
-            with zipfile.ZipFile(stream) as file:
-                yield Archive(path, file, compressed=compressed)
-        except MecoqError:
-            raise
-        except (*UNREADABLE, Warning) as exc:
-            raise ArtifactError(f"{path} is no readable {what}: {first_line(exc)}") from exc
+    with (
+        named_damage(f"{path} is no readable {what}"),
+        _Stream(FileIO(path)) as stream,
+        zipfile.ZipFile(stream) as file,
+    ):
+        yield Archive(path, file, compressed=compressed)
 
 
 def _check_texts(array: Array) -> None:
@@ -214,7 +185,10 @@ def _read_header(stream: IO[bytes]) -> Header:
     length = int.from_bytes(size, "little")
     if length > _LONGEST_HEAD:
         raise ValueError(f"its head is {length} bytes long")
-    shape, is_fortran, dtype = read(BytesIO(size + stream.read(length)))
+    try:
+        shape, is_fortran, dtype = read(BytesIO(size + stream.read(length)))
+    except MemoryError as exc:  # raised by Python's parser, of a few nested signs
+        raise ValueError("its head is nested too deep") from exc
     shape = tuple(int(axis) for axis in shape)
     # A dtype without bytes, such as texts of length 0, would make any number of items free.
     if any(axis < 0 for axis in shape) or (0 not in shape and not dtype.itemsize):

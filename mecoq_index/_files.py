@@ -1,4 +1,4 @@
-"""Files that are either whole or absent (write beside, sync, rename), and readers that name them.
+"""Outputs that are either whole or absent: write beside, sync, rename.
 
 A crash at any moment leaves the old file, the new file, or a temporary one whose name starts with
 a dot and ends in ``.partial``; never a half-written output under the name the user asked for. What
@@ -16,27 +16,16 @@ import os
 import re
 import secrets
 import shutil
-import stat
-import struct
 import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tokenize import TokenError
 
 from ._addresses import check_no_address, shown
 from ._locks import MARK, locked
+from ._reading import kind_of
 from ._system_errors import named, named_as, named_inside
 from .errors import ArtifactError, InvalidInputError
-
-# What zipfile and NumPy raise when bytes of an archive or of a .npy head were changed.
-UNREADABLE = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(SyntaxError, TokenError, TypeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error),
-)
-
 
 _LOCK = ".lock"
 LOCKS = (_LOCK, _LOCK + MARK)
@@ -279,70 +268,3 @@ def _remove_abandoned(path: Path) -> None:
         else:
             with suppress(OSError):
                 left.rmdir()  # the first thing made is the lock
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def first_line(exc: BaseException) -> str:
-    """What an exception says, as part of a message of one line, which bytes of a file may be in."""
-    line = next(iter(str(exc).splitlines()), type(exc).__name__)
-    return line if len(line) <= 200 else line[:200] + "..."
-
-
-def kind_of(found: os.stat_result) -> str:
-    """Return what something on disk is, with its article."""
-    kinds = [
-        (stat.S_ISREG, "a file"),
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISLNK, "a link"),
-        (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
-    ]
-    return next((name for holds, name in kinds if holds(found.st_mode)), "a device")
-
-
-def _status(path: Path, links: bool) -> os.stat_result | None:
-    """Return what the system says of a file; None if there is none.
-
-    An error raised while another is handled carries that one, and its text would be the path.
-    """
-    try:
-        return path.stat() if links else path.lstat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    except OSError as exc:
-        if exc.errno in _NO_NAMES:
-            return None
-        raise
-
-
-def check_readable(path: Path, *, links: bool = True) -> Path:
-    """Return ``path`` if it is a file with at least one byte.
-
-    Args:
-        path: The file.
-        links: Whether a link to a file will do. False for files that another file names, or that
-            belong to a folder: whoever made these must not choose files elsewhere.
-
-    Raises:
-        ArtifactError: If it is missing, empty, or no file.
-        OSError: If the system does not let us look.
-    """
-    path = Path(path)
-    found = _status(path, links)
-    if found is None:
-        raise ArtifactError(f"{shown(path)} does not exist.")
-    if not stat.S_ISREG(found.st_mode):
-        remedy = " Put a copy of what it leads to in its place." if not links else ""
-        remedy = remedy if stat.S_ISLNK(found.st_mode) else ""
-        raise ArtifactError(f"{path} must be a file, but it is {kind_of(found)}.{remedy}")
-    if found.st_size == 0:
-        raise ArtifactError(f"{path} is empty. Make it again.")
-    return path

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
+
+from ._reading import check_readable
+from .errors import ArtifactError, first_line
 
 # Files of ours are nested six deep.
 _DEEPEST = 50
 _LARGEST = 2**64 - 1
+_LONGEST = 16 << 20
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
@@ -46,3 +51,23 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
             return value
         level = deeper
     raise ValueError(f"it is nested more than {_DEEPEST} deep")
+
+
+def read_json(path: Path, *, links: bool = True, longest: int = _LONGEST) -> Any:
+    """Return the value of a JSON file.
+
+    Args:
+        path: The file.
+        links: Whether a link to it will do, see `check_readable`.
+        longest: The most bytes that are read.
+
+    Raises:
+        ArtifactError: If the file is missing, longer, or what `parse_json` refuses.
+    """
+    size = check_readable(path, links=links).stat().st_size
+    if size > longest:
+        raise ArtifactError(f"{path} must be at most {longest:,} bytes long, got {size:,}.")
+    try:
+        return parse_json(path.read_bytes())
+    except ValueError as exc:
+        raise ArtifactError(f"{path} is damaged, or no JSON file: {first_line(exc)}.") from exc

@@ -12,13 +12,13 @@ import errno
 import logging
 import os
 import socket
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ._reading import open_own
 from .errors import ArtifactError
 
 _log = logging.getLogger("mecoq_index")
@@ -67,7 +67,7 @@ def locked(path: Path, *, what: Path, seconds: float = 0) -> Iterator[None]:
 
 def _acquired(path: Path) -> int | None:
     """The descriptor of the locked file, -1 if there is a mark instead; None if it is taken."""
-    descriptor = _open(path)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         if not _lock(descriptor):
             os.close(descriptor)
@@ -87,26 +87,6 @@ def _acquired(path: Path) -> int | None:
         os.close(descriptor)
         return _acquired(path)
     return descriptor
-
-
-def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as exc:
-        if exc.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO) or path.is_symlink():
-            raise _odd(path) from exc
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _odd(path)
-    return descriptor
-
-
-def _odd(path: Path) -> ArtifactError:
-    return ArtifactError(
-        f"{path} must be an empty file, but it is a link or a special file. Remove it."
-    )
 
 
 def _lock(descriptor: int) -> bool:
@@ -151,9 +131,8 @@ def _mark(path: Path, why: OSError) -> int | None:
 
 def _busy(path: Path, what: Path) -> ArtifactError:
     mark, holder = path.with_name(path.name + MARK), ""
-    with suppress(OSError):
-        descriptor = os.open(mark, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(descriptor, "rb") as stream:
+    with suppress(ArtifactError, OSError):
+        with os.fdopen(open_own(mark, os.O_RDONLY), "rb") as stream:
             text = stream.read(200).decode("ascii", "replace").strip()
         holder = f" It left {mark} ({text!r}): if it no longer runs, remove that file."
     return ArtifactError(

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._files import UNREADABLE, check_readable, first_line
 from ._json import parse_json
+from ._reading import check_readable, named_damage
 from .errors import ArtifactError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -86,30 +86,22 @@ def read(path: Path) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
     from safetensors.numpy import load
 
     data = check_readable(path).read_bytes()
-    try:
+    with named_damage(f"{path} is damaged, or no .safetensors file", SafetensorError):
         arrays = load(data)  # compares all sizes and places with each other and with the file's
         length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (SafetensorError, *UNREADABLE) as exc:
-        raise ArtifactError(
-            f"{path} is damaged, or no .safetensors file: {first_line(exc)}."
-        ) from exc
+        metadata = parse_json(data[8 : 8 + length]).get("__metadata__") or {}
     if KEY not in metadata:
         raise ArtifactError(
             f"{path} holds no codebooks: its metadata has no entry {KEY!r}. It must be a file that "
             "mecoq-index wrote."
         )
-    try:
+    with named_damage(f"{path} is damaged: its metadata cannot be read"):
         # Earlier releases wrote numbers that are not finite.
         whole = parse_json(metadata[KEY], finite=False)
         content, types, recorded = whole["content"], whole["types"], whole["sha256"]
         for name, foreign in types.items():
             arrays[name] = arrays[name].view(foreign_dtype(foreign))
         found = digest(arrays, _text(content, types))
-    except UNREADABLE as exc:
-        raise ArtifactError(
-            f"{path} is damaged: its metadata cannot be read ({first_line(exc)})."
-        ) from exc
     if found != recorded:
         raise ArtifactError(
             f"{path} is damaged: its content differs from the checksum written with it. "

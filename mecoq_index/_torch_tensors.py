@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ._files import UNREADABLE, first_line
 from ._optional import require
+from ._reading import named_damage
 from ._tensor_file import FOREIGN_TYPES, foreign_dtype, foreign_name
 from .errors import ArtifactError, InvalidInputError
 
@@ -91,16 +91,13 @@ def check_container(path: Path) -> None:
         ArtifactError: If a part differs from its checksum, or is compressed: torch never does
             that, and takes the memory that such a part unpacks to.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = archive.infolist()
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or (
-                sum(part.file_size for part in parts) > path.stat().st_size
-            ):
-                raise ValueError("it must hold its parts uncompressed, each once")
-            damaged = archive.testzip()
-    except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
+    with named_damage(f"{path} is damaged"), zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or (
+            sum(part.file_size for part in parts) > path.stat().st_size
+        ):
+            raise ValueError("it must hold its parts uncompressed, each once")
+        damaged = archive.testzip()
     if damaged is not None:
         raise ArtifactError(
             f"{path} is damaged: {damaged} in it differs from its checksum. "

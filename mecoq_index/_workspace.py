@@ -21,28 +21,21 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ._files import (
-    atomic_file,
-    atomic_files,
-    beside,
-    check_output,
-    check_place,
-    check_readable,
-    remove,
-    sha256_file,
-    sync,
-)
+from ._files import atomic_file, atomic_files, beside, check_output, check_place, remove, sync
+from ._json import read_json
 from ._locks import MARK, locked
+from ._reading import open_own, sha256_file
 from ._system_errors import named
 from .errors import ArtifactError, InvalidInputError
 
 _AGAIN = "Leave out --resume to start again."
 _JOBS, _LOCK = "job.json", ".lock"
+_LONGEST_JOBS = 1 << 28  # every image that was skipped is named there
 
 
 class Column:
@@ -66,23 +59,9 @@ class Column:
     def _place(self, row: int) -> int:
         return len(self._head) + row * prod(self._shape[1:]) * self._dtype.itemsize
 
-    def _open(self, flags: int) -> BinaryIO:
+    def _open(self, flags: int, mode: Literal["rb", "r+b"]) -> BinaryIO:
         """Open the file, but no link, nor a file that has another name as well."""
-        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
-            descriptor = os.open(self.path, flags | getattr(os, "O_BINARY", 0), 0o666)
-        except OSError as exc:
-            if self.path.is_symlink():
-                raise self._odd() from exc
-            raise
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            os.close(descriptor)
-            raise self._odd()
-        return os.fdopen(descriptor, "r+b" if flags & os.O_RDWR else "rb")
-
-    def _odd(self) -> ArtifactError:
-        return ArtifactError(f"{self.path} must be a file of its own, but it is linked. {_AGAIN}")
+        return os.fdopen(open_own(self.path, flags, remedy=_AGAIN), mode)
 
     def write(self, start: int, rows: npt.NDArray[Any]) -> None:
         """Put rows after the first ``start`` ones; whatever came after those is gone.
@@ -94,7 +73,8 @@ class Column:
         with named(self.path):
             if not start:
                 remove(self.path)
-            with self._open(os.O_RDWR | (0 if start else os.O_CREAT | os.O_EXCL)) as stream:
+            flags = os.O_RDWR | (0 if start else os.O_CREAT | os.O_EXCL)
+            with self._open(flags, "r+b") as stream:
                 if not start:
                     stream.write(self._head)
                 stream.seek(self._place(start))
@@ -109,7 +89,7 @@ class Column:
         """
         if not rows:
             return
-        with suppress(FileNotFoundError), self._open(os.O_RDONLY) as stream:
+        with suppress(FileNotFoundError), self._open(os.O_RDONLY, "rb") as stream:
             if os.fstat(stream.fileno()).st_size >= self._place(rows):
                 return
         raise ArtifactError(f"{self.path} lacks rows that were written. {_AGAIN}")
@@ -124,7 +104,7 @@ class Column:
         shape = (stop - start, *self._shape[1:])
         if not prod(shape):
             return np.empty(shape, self._dtype)
-        with self._open(os.O_RDONLY) as stream:
+        with self._open(os.O_RDONLY, "rb") as stream:
             rows = np.fromfile(stream, self._dtype, prod(shape), offset=self._place(start))
         return rows.reshape(shape)
 
@@ -156,6 +136,10 @@ class Workspace:
         check_place(out)
         return cls(beside(out, ".work"))
 
+    def has_jobs(self) -> bool:
+        """Whether there is something to go on from."""
+        return self._file.exists()
+
     @contextmanager
     def locked(self, resume: bool) -> Iterator[Workspace]:
         """Work in the folder; it is removed at the end, and kept when the work is interrupted.
@@ -172,13 +156,13 @@ class Workspace:
             OSError: If the system refuses.
         """
         with self._held():
-            self._was_left = resume and self._file.exists()
+            self._was_left = resume and self.has_jobs()
             self._take_over(resume)
             try:
                 yield self
             except BaseException as exc:
                 refused = isinstance(exc, InvalidInputError) and not self._was_left
-                if refused or not self._file.exists():
+                if refused or not self.has_jobs():
                     with suppress(OSError):
                         self._remove()
                 raise
@@ -198,9 +182,14 @@ class Workspace:
                 with suppress(FileNotFoundError):
                     stack.enter_context(locked(self.path / _LOCK, what=self.path))
                     break
-            yield
-        with suppress(OSError):
-            self.path.rmdir()  # if a mark took the place of the lock, it is gone only now
+            try:
+                yield
+            finally:
+                stack.close()
+                # Of work that was refused nothing is left. A mark in the place of the lock is gone
+                # only now; a folder that holds something stays.
+                with suppress(OSError):
+                    self.path.rmdir()
 
     def _check_folder(self) -> None:
         try:
@@ -324,13 +313,13 @@ class Workspace:
 
     def _read(self) -> None:
         try:
-            found = json.loads(check_readable(self._file, links=False).read_text(encoding="utf-8"))
+            found = read_json(self._file, links=False, longest=_LONGEST_JOBS)
             self._jobs = {
                 str(name): {"about": dict(job["about"]), "done": dict(job["done"])}
                 for name, job in dict(found["jobs"]).items()
             }
             self._written = {str(name): str(sha) for name, sha in dict(found["written"]).items()}
-        except (ArtifactError, ValueError, TypeError, LookupError, RecursionError) as exc:
+        except (ArtifactError, ValueError, TypeError, LookupError) as exc:
             raise self.damaged() from exc
 
     def _write(self) -> None:

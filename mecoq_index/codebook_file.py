@@ -44,8 +44,9 @@ import numpy.typing as npt
 
 from . import _tensor_file
 from ._array_file import load_npy
-from ._files import atomic_file, check_readable
+from ._files import atomic_file
 from ._plain import without_infinities
+from ._reading import check_readable
 from ._torch_tensors import check_container, from_torch, require_torch, to_torch
 from .errors import ArtifactError, InvalidInputError
 

@@ -12,7 +12,13 @@ A message says what must hold, what came, and what to do.
 
 from __future__ import annotations
 
-_LONGEST = 2000
+_LONGEST, _LONGEST_LINE = 2000, 200
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the first line of what an exception says, shortened, to be part of a message."""
+    line = next(iter(str(exc).splitlines()), type(exc).__name__)
+    return line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + "..."
 
 
 class MecoqError(Exception):

@@ -20,7 +20,7 @@ LAYERS = [
     {
         *("_optional", "_arrays", "_files", "_devices", "_workspace", "_progress", "_arguments"),
         *("_plain", "_json", "_array_file", "_tensor_file", "_torch_tensors"),
-        *("_locks", "_system_errors", "_addresses"),
+        *("_locks", "_reading", "_system_errors", "_addresses"),
     },
     {"codebooks", "codebook_file", "backbone", "vector_statistics"},
     {"scoring"},

@@ -14,12 +14,11 @@ from mecoq_index._files import (
     atomic_files,
     beside,
     check_output,
-    check_readable,
     move_directory,
     remove,
-    sha256_file,
     sync,
 )
+from mecoq_index._reading import check_readable, sha256_file
 from mecoq_index.errors import ArtifactError, InvalidInputError
 
 

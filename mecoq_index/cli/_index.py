@@ -9,6 +9,7 @@ import click
 
 from ._engine_options import check_engine_options, declared_options
 from ._options import EXISTING
+from ._output import after_interrupt
 
 if TYPE_CHECKING:
     from ..index.index import Index
@@ -63,4 +64,7 @@ def open_index(
     opened = open_index(index, codebooks=codebooks, **opening)
     if changes and opened.path is not None and opened.engine.holds_items:
         check_writable(opened.path)
+    elif changes:
+        place = opened.path or opened.address
+        after_interrupt(lambda: f"A part may be done: see what mecoq-index inspect {place} counts.")
     return opened, rest

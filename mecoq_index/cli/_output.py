@@ -175,7 +175,7 @@ def unfinished(out: Path) -> str:
     """Return the sentence that says how to go on with work that is kept beside an output."""
     from .._workspace import Workspace
 
-    if Workspace.beside(out).path.exists():
+    if Workspace.beside(out).has_jobs():
         return "Add --resume to go on from what is done."
     return "Nothing was changed; run the command again."
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from ..errors import first_line
+
 _REMEDIES = {
     errno.ENOSPC: "Free some space.",
     errno.EDQUOT: "Free some space, or have the quota raised.",
@@ -28,10 +30,10 @@ def explained(exc: OSError | MemoryError | RuntimeError) -> str | None:
     torch raises a RuntimeError when memory is out; other errors of this class are bugs.
     """
     if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM):
-        return f"memory is not enough{_details(exc)}. {_MEMORY}"
+        return f"not enough memory{_details(exc)}. {_MEMORY}"
     if isinstance(exc, RuntimeError):
         out_of_memory = type(exc).__name__ == "OutOfMemoryError" or "allocate memory" in str(exc)
-        return f"memory is not enough{_details(exc)}. {_MEMORY}" if out_of_memory else None
+        return f"not enough memory{_details(exc)}. {_MEMORY}" if out_of_memory else None
     reason = os.strerror(exc.errno) if exc.errno else str(exc) or type(exc).__name__
     reason = " ".join(reason.split())
     named = isinstance(exc.filename, (str, bytes, os.PathLike))
@@ -41,5 +43,4 @@ def explained(exc: OSError | MemoryError | RuntimeError) -> str | None:
 
 
 def _details(exc: BaseException) -> str:
-    line = next(iter(str(exc).splitlines()), "")
-    return f" ({line[:200].rstrip('. ')})" if line else ""
+    return f" ({first_line(exc).rstrip('. ')})" if str(exc) else ""

@@ -160,7 +160,7 @@ def _check_plots(folder: Path, overwrite: bool) -> None:
         check_output(folder, overwrite=False, folder=True)
         return
     if not folder.is_dir():
-        raise InvalidInputError(f"--plots must be a folder, but {folder} is none.")
+        raise InvalidInputError(f"--plots must be a folder, but {folder} is not one.")
     for name in _PLOTS:
         check_output(folder / name, overwrite=overwrite)
 

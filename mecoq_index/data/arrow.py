@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .._array_file import check_unpacked
-from .._files import UNREADABLE, first_line
 from .._optional import require
+from .._reading import check_unpacked, named_damage
 from ..errors import ArtifactError
 from .table import Table, pyarrow
 
@@ -91,14 +90,12 @@ class ArrowTable(Table):
         ipc = require("pyarrow.ipc", extra="parquet", purpose="reading an .arrow file")
         options = ipc.IpcReadOptions(included_fields=[] if field is None else [field])
         name = os.fsencode(self._file)  # bytes, since not all names are UTF-8
-        try:
-            with arrow.memory_map(name) if mapped else arrow.OSFile(name) as source:
-                opener = ipc.open_stream if self._is_stream else ipc.open_file
-                yield opener(source, options=options)
-        except (arrow.ArrowException, *UNREADABLE) as exc:
-            raise ArtifactError(
-                f"{self._file} is no readable {self._file.suffix} file: {first_line(exc)}"
-            ) from exc
+        damage = named_damage(
+            f"{self._file} is no readable {self._file.suffix} file", arrow.ArrowException
+        )
+        with damage, arrow.memory_map(name) if mapped else arrow.OSFile(name) as source:
+            opener = ipc.open_stream if self._is_stream else ipc.open_file
+            yield opener(source, options=options)
 
 
 def _cheapest(schema: Any) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arrays import Vectors, check_vectors
-from .._files import check_readable
+from .._reading import check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .feature_file import FeatureFile
 from .hdf5 import Hdf5Rows, names_in_hdf5

@@ -25,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .._array_file import Archive, Header, open_archive
-from .._files import atomic_file, check_readable, first_line
+from .._files import atomic_file
 from .._json import parse_json
 from .._plain import thaw
+from .._reading import check_readable
 from ..backbone import Backbone
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import ArtifactError, InvalidInputError, first_line
 from .reader import RowReader
 
 # The arrays that may be meant where none is named, the likeliest first.

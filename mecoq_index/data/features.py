@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .._array_file import load_npy
 from .._arrays import Ids, Vectors, unit_rows
-from .._files import check_readable
+from .._reading import check_readable
 from ..backbone import Backbone
 from ..errors import ArtifactError, InvalidInputError
 from .batching import check_batch_size, count_steps, shuffled_batches

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._array_file import check_unpacked
-from .._files import first_line
 from .._optional import require
-from ..errors import ArtifactError, InvalidInputError, MecoqError
+from .._reading import check_unpacked
+from ..errors import ArtifactError, InvalidInputError, MecoqError, first_line
 from .reader import RowReader, block_dtype
 
 _CACHE_BYTES = 64 << 20

@@ -6,6 +6,7 @@ An image sequence has a length and ``load(i)``. `ImageFiles` opens a file when i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -19,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._addresses import exists, shown
-from .._files import first_line
 from .._optional import require
 from .._progress import Progress, silent
-from ..errors import InvalidInputError, MissingDependencyError
+from ..errors import InvalidInputError, MissingDependencyError, first_line
 from .image_files import SUFFIXES, check_size, open_limited, pil
 
 _log = logging.getLogger("mecoq_index")
@@ -233,12 +233,16 @@ def readable(name: str) -> Iterator[None]:
 
     Raises:
         InvalidInputError: If the block raises any exception.
+        OSError: If this process, or the system, has too many files open, which says nothing about
+            the image.
     """
     try:
         yield
     except MissingDependencyError:
         raise
     except Exception as exc:  # decoders raise anything at all
+        if isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise InvalidInputError(f"{name} is no readable image: {first_line(exc)}") from exc
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from .._arguments import whole_number
 from .._arrays import Ids
-from .._files import check_readable
+from .._reading import check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .vectors import TABLE_SUFFIXES, check_column, map_npy
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .._array_file import check_unpacked
 from .._optional import require
+from .._reading import check_unpacked
 from ..errors import ArtifactError
 from .table import Table, pyarrow, readable_names
 

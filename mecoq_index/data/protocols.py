@@ -22,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._arguments import whole_number
-from .._files import first_line
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import ArtifactError, InvalidInputError, first_line
 from .images import ImageArray, ImageFiles, Images, find_images
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._addresses import exists, shown
 from .._arrays import as_vectors
-from .._files import kind_of
+from .._reading import kind_of
 from ..errors import InvalidInputError
 from . import hugging_face, torch_dataset
 from .feature_file import FeatureFile

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._array_file import check_unpacked
 from .._arrays import Ids
+from .._reading import check_unpacked
 from ..errors import ArtifactError, InvalidInputError
 from .reader import Block, RowReader
 from .table import Table, pyarrow

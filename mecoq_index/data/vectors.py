@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._array_file import load_npy
-from .._files import check_readable
+from .._reading import check_readable
 from ..errors import ArtifactError, InvalidInputError
 from .reader import AnyDtype, JoinedRows, RowReader, block_dtype
 

@@ -28,12 +28,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .._files import check_readable, first_line
 from .._optional import require
+from .._reading import check_readable
 from .._torch_tensors import from_torch, to_torch
 from ..backbone import Backbone, check_transform
 from ..codebook_file import load_torch
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import ArtifactError, InvalidInputError, first_line
 from .small_network import SmallNetwork
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -83,6 +83,8 @@ def write_embeddings(
                 np.save(stream, found.z)
             if found.names is not None:
                 write_names(partials[0], found.names)
+        if found.names is None:  # those of what was there before would be taken for its own
+            names_file.unlink(missing_ok=True)
     return Written(files, {"embeddings": found.z.shape}, found.skipped)
 
 

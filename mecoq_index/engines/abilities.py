@@ -122,7 +122,7 @@ class Exporter(Protocol):
             codebooks: The codebooks.
             source: The engine whose items go out, of any kind; None for none.
             columns: Names (as ``name``) and columns of the items, in the order of ascending ids.
-            on_progress: Told how far the work has come.
+            on_progress: Called with (text, items done, items in all).
             options: By keyword.
 
         Returns:

@@ -28,8 +28,9 @@ import numpy.typing as npt
 from .._arguments import check_known
 from .._array_file import open_archive
 from .._arrays import Codes, Ids, check_ids
-from .._files import atomic_file, check_readable, move_directory, remove, sync
+from .._files import atomic_file, move_directory, remove, sync
 from .._progress import Progress, silent
+from .._reading import check_readable
 from .._workspace import Column, Job, Workspace
 from ..codebooks import Codebooks, VectorKind
 from ..data.reader import RowReader, sample_digest, state_of_files
@@ -115,7 +116,7 @@ def build_bundle(
         workspace: The workspace of the output if it is locked already.
         resume: Whether to go on from what an interrupted build of the same job has left.
         overwrite: Whether an existing bundle may be replaced.
-        on_progress: Told how far the work has come.
+        on_progress: Called with (text, items done, items in all).
 
     Returns:
         The engine with all items; None if an earlier run had finished the job already.

@@ -32,22 +32,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .._files import (
-    atomic_directory,
-    atomic_file,
-    check_output,
-    check_readable,
-    first_line,
-    sha256_file,
-    sync,
-)
+from .._files import atomic_directory, atomic_file, check_output, sync
 from .._json import parse_json
 from .._locks import MARK, locked
 from .._optional import installed_version
+from .._reading import check_readable, sha256_file
 from .._system_errors import named
 from ..codebooks import Codebooks
 from ..engines.registry import BUILTIN_FILES, plugin_file
-from ..errors import ArtifactError, InvalidInputError
+from ..errors import ArtifactError, InvalidInputError, first_line
 from .columns import ItemColumns
 from .manifest import (
     COLUMNS,

@@ -64,7 +64,7 @@ def make_index(
         options: Engine, layout, shard.
         resume: Whether to go on from what an interrupted run has left.
         overwrite: Whether an existing index may be replaced.
-        on_progress: Told how far the work has come.
+        on_progress: Called with (text, items done, items in all).
 
     Raises:
         InvalidInputError: If something does not fit together, or may not be written.
@@ -148,7 +148,7 @@ def encode_again(
         contents: The names of its items.
         items: The same items, and perhaps more, in any order.
         embedder: Makes codes of the other codebooks.
-        on_progress: Told how far the work has come.
+        on_progress: Called with (text, items done, items in all).
 
     Raises:
         InvalidInputError: If an item is not among ``items``, or the codebooks do not fit.

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .._addresses import exists, shown
-from .._files import check_readable, first_line
-from .._json import parse_json
+from .._json import read_json
 from ..errors import ArtifactError
 from .stored_codebooks import (
     CODEBOOKS,
@@ -67,12 +66,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not os.path.lexists(file):
         raise ArtifactError(f"{path} is no bundle: it has no {MANIFEST}.")
-    if (size := check_readable(file, links=False).stat().st_size) > _LARGEST:
-        raise ArtifactError(f"{file} must be at most {_LARGEST:,} bytes long, got {size:,}.")
-    try:
-        manifest = parse_json(file.read_bytes())
-    except ValueError as exc:
-        raise ArtifactError(f"{file} is damaged: {first_line(exc)}") from exc
+    manifest = read_json(file, links=False, longest=_LARGEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ArtifactError(f"{path} is no bundle of mecoq-index.")
     version = manifest.get("version")

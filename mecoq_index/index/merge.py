@@ -40,7 +40,7 @@ def merge_bundles(
         parts: The folders, two or more.
         out: The folder to make.
         overwrite: Whether an existing bundle may be replaced.
-        on_progress: Told how many parts are joined.
+        on_progress: Called with (text, parts joined, parts in all).
 
     Returns:
         The engine with all items.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._files import check_readable, sha256_file
+from .._reading import check_readable, sha256_file
 from ..codebook_file import write, write_weights
 from ..codebooks import Codebooks
 from ..errors import ArtifactError

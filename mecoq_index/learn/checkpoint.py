@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from .._files import atomic_file, check_readable
+from .._files import atomic_file
+from .._json import parse_json
+from .._reading import check_readable, open_own
 from .._system_errors import named
 from ..codebook_file import load_torch, torch_content
 from ..codebooks import Codebooks
@@ -120,14 +122,14 @@ class RunLog:
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         if self._path is not None:
-            flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-            with named(self._path), os.fdopen(os.open(self._path, flags), "ab") as stream:
+            flags = os.O_WRONLY | os.O_APPEND
+            with named(self._path), os.fdopen(open_own(self._path, flags), "ab") as stream:
                 stream.write(json.dumps(record).encode() + b"\n")
 
 
 def _epoch_of(line: str) -> int:
     """The epoch that a record is of; -1 for a line that a full disk has cut short."""
     try:
-        return int(json.loads(line)["epoch"])
-    except (ValueError, LookupError, TypeError, RecursionError):
+        return int(parse_json(line, finite=False)["epoch"])
+    except (ArithmeticError, ValueError, LookupError, TypeError):
         return -1

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._arguments import check_known
-from .._files import check_readable, first_line
-from .._json import parse_json
+from .._json import read_json
 from ..errors import ArtifactError, InvalidInputError
 from .objective.settings import (
     KINDS,
@@ -178,11 +177,8 @@ class TrainConfig:
             ArtifactError: If the file is missing or no JSON object.
             InvalidInputError: If a name is unknown or a value is out of range.
         """
-        path = check_readable(Path(path))
-        try:
-            values = parse_json(path.read_bytes())
-        except ValueError as exc:
-            raise ArtifactError(f"{path} is no JSON file: {first_line(exc)}.") from exc
+        path = Path(path)
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ArtifactError(f"{path} must hold one JSON object of settings.")
         return cls.from_dict(values, source=str(path))

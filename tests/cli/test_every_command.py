@@ -190,7 +190,7 @@ def test_of_a_setting_that_is_repeated_the_last_counts(work):
 def test_an_argument_is_no_setting(work, setting):
     refused = run("train", "x.npy", "--out", "o.pt", "--set", setting, code=2)
     name = setting.partition("=")[0]
-    assert f"--set is for settings of training, and {name} is none." in refused.stderr
+    assert f"--set is for settings of training, but {name} is not one." in refused.stderr
 
 
 def test_quiet_commands_print_results_and_errors_only(work):

@@ -168,7 +168,9 @@ def test_plots_are_not_replaced_without_being_asked_for(work):
     (work / "plots" / "quality_over_speed.png").write_text("mine")
     before = tree(work)
     assert "quality_over_speed.png exists already" in run(*words, "--plots", "plots", code=1)
-    assert "--plots must be a folder, but x.npy is none" in run(*words, "--plots", "x.npy", code=1)
+    assert "--plots must be a folder, but x.npy is not one" in run(
+        *words, "--plots", "x.npy", code=1
+    )
     assert tree(work) == before
 
 
@@ -197,10 +199,13 @@ def test_a_pipe_is_called_a_pipe(work):
         (OSError("5 requested and 3 written"), "refuses: 5 requested and 3 written. Nothing was"),
         (OSError(), "Error: the system refuses: OSError. Nothing was changed"),
         (TimeoutError(errno.ETIMEDOUT, "x"), "Error: the system refuses: Connection timed out."),
-        (MemoryError("Unable to allocate 8 GB"), "memory is not enough (Unable to allocate 8 GB)"),
-        (MemoryError(), "Error: memory is not enough. Close other programs, or use a machine"),
-        (OSError(errno.ENOMEM, "no memory"), "memory is not enough ([Errno 12] no memory). Close"),
-        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 9"), "is not enough"),
+        (MemoryError("Unable to allocate 8 GB"), "not enough memory (Unable to allocate 8 GB)"),
+        (MemoryError(), "Error: not enough memory. Close other programs, or use a machine"),
+        (OSError(errno.ENOMEM, "no memory"), "not enough memory ([Errno 12] no memory). Close"),
+        (
+            RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory: 9"),
+            "not enough memory",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_a_sentence_with_what_to_do(work, monkeypatch, raised, said):

@@ -136,7 +136,7 @@ def test_json_of_others_is_refused_where_it_is_odd(text, message):
 
 def test_settings_nested_20000_deep_are_one_sentence(tmp_path):
     (tmp_path / "c.json").write_text('{"a":' * 20_000)
-    with pytest.raises(ArtifactError, match=r"is no JSON file: it is nested more than 50 deep"):
+    with pytest.raises(ArtifactError, match=r"no JSON file: it is nested more than 50 deep"):
         TrainConfig.from_json(tmp_path / "c.json")
 
 

@@ -321,7 +321,7 @@ def test_each_purpose_has_a_file_of_a_name_of_its_own(path, purpose, name):
 def test_a_manifest_of_an_impossible_generation_is_refused(path, change_of):
     sign(path, **change_of)
     with pytest.raises(
-        ArtifactError, match=r"is damaged: (a part of it is missing|it holds an integer)"
+        ArtifactError, match=r"is damaged.*: (a part of it is missing|it holds an integer)"
     ):
         open_bundle(path)
 

@@ -52,7 +52,7 @@ def test_settings_survive_json(tmp_path):
     "text,message",
     [
         ("", "is empty"),
-        ("{", "is no JSON file"),
+        ("{", "no JSON file"),
         ("[1]", "must hold one JSON object of settings"),
     ],
 )

@@ -268,7 +268,7 @@ def test_a_log_is_not_written_through_a_link(source, tmp_path):
             log.unlink()
             log.symlink_to(tmp_path / "victim")
 
-    with pytest.raises(OSError, match=r"c\.log\.jsonl"):
+    with pytest.raises(ArtifactError, match=r"c\.log\.jsonl must be a file of its own"):
         fit(source, SMALL, out=tmp_path / "c.pt", on_progress=plant)
     assert (tmp_path / "victim").read_text() == "precious"
     fit(source, SMALL, out=tmp_path / "c.pt", resume=True)

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..._files import atomic_file, atomic_files, check_output, sha256_file
+from ..._files import atomic_file, atomic_files, check_output
+from ..._reading import sha256_file
 from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
 from .coarse import centroids_of, set_centroids

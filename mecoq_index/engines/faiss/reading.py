@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..._files import check_readable
 from ..._optional import import_faiss
+from ..._reading import check_readable
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from .file_format import check_file

@@ -100,7 +100,7 @@ def locate(
         if found["collection"]:
             _check_names([found["collection"]])
         if database:
-            raise InvalidInputError(f"a Milvus in a file has no databases, got {database!r}.")
+            raise _no_databases(database)
         return Place(
             found["file"], collection=_one(found["collection"] or "", collection, "collection")
         )
@@ -128,7 +128,13 @@ def locate_database(address: str | Path | None, database: str | None = None) -> 
         raise InvalidInputError(
             f"the address must not name a collection here, got {place.collection!r}. Leave it out."
         )
+    if database and is_file(place.uri):
+        raise _no_databases(database)
     return Place(place.uri, place.token, _one(place.collection, database, "database"))
+
+
+def _no_databases(database: str) -> InvalidInputError:
+    return InvalidInputError(f"a Milvus in a file has no databases, got {database!r}.")
 
 
 def _one(in_address: str, given: str | None, what: str) -> str:

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..._files import first_line
-from ...errors import MecoqError, ServerError
+from ...errors import MecoqError, ServerError, first_line
 from .connection import Connection
 from .schema import ID
 

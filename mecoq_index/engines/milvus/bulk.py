@@ -30,13 +30,12 @@ from ..._files import (
     beside,
     check_output,
     check_place,
-    check_readable,
-    first_line,
     move_directory,
     remove,
 )
+from ..._json import read_json
 from ..._optional import require
-from ...errors import ArtifactError, InvalidInputError, MissingDependencyError
+from ...errors import ArtifactError, InvalidInputError, MissingDependencyError, first_line
 from ..base import Batch, Columns
 from . import schema
 from .batches import Rows, as_entities, check_rows, split
@@ -347,9 +346,8 @@ def _check_ours(path: Path) -> None:
         InvalidInputError: If it is something else.
     """
     try:
-        text = check_readable(path / NOTE, links=False).read_text(encoding="utf-8")
-        ours = json.loads(text)["format"] == FORMAT
-    except (ArtifactError, OSError, ValueError, LookupError, TypeError):
+        ours = read_json(path / NOTE, links=False)["format"] == FORMAT
+    except (ArtifactError, LookupError, TypeError):
         ours = False
     if not ours:
         raise _not_ours(path)

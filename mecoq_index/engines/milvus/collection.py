@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..._arrays import Codes, Ids, as_ids, distinct_ids
 from ..._progress import Progress, silent
-from ...errors import InvalidInputError, ServerError
+from ...errors import InvalidInputError
 from ..base import Columns
 from . import indexing, schema
 from .answers import COUNT, check_rows_of, reading
@@ -222,11 +222,9 @@ class MilvusCollection:
     def _insert_once(self, entities: list[dict[str, Any]], partition: str) -> None:
         where = {"partition_name": partition} if partition else {}
         result = self.connection.call_once("insert", self.name, entities, **where)
-        if result["insert_count"] != len(entities):
-            raise ServerError(
-                f"Milvus at {self.connection.uri} must accept {len(entities)} rows, but accepted "
-                f"{result['insert_count']}. Continue with --resume."
-            )
+        with reading(self.connection, f"a count of {len(entities)} inserted rows"):
+            if (count := result["insert_count"]) != len(entities):
+                raise ValueError(f"it counts {count}")
 
     def _entities(self, request: Rows) -> list[dict[str, Any]]:
         return as_entities(self.profile, request)

@@ -15,8 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..._files import first_line
-from ...errors import InvalidInputError, MecoqError, ServerError
+from ...errors import InvalidInputError, MecoqError, ServerError, first_line
 from .address import Place, is_file, locate_database
 from .credentials import Credentials, credentials_for
 from .libraries import import_pymilvus, silenced

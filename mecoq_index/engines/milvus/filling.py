@@ -18,6 +18,7 @@ from ..._progress import Progress, silent
 from ...errors import InvalidInputError, ServerError
 from ..base import Columns
 from . import schema
+from .answers import reading
 from .batches import Rows, check_rows
 from .collection import MilvusCollection
 from .options import CONSISTENCY_LEVELS
@@ -185,7 +186,9 @@ def _take_name(new: MilvusCollection, collection: MilvusCollection) -> None:
     aliases: list[str] = []
     if collection.exists():
         if not connection.server.is_lite:
-            aliases = connection.call("list_aliases", collection_name=name)["aliases"]
+            answer = connection.call("list_aliases", collection_name=name)
+            with reading(connection, "a list of aliases"):
+                aliases = [str(alias) for alias in answer["aliases"]]
         for alias in aliases:
             connection.call("drop_alias", alias)
         collection.drop()

@@ -10,7 +10,6 @@ of it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -19,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..._addresses import exists, shown
-from ..._files import UNREADABLE
+from ..._json import read_json
 from ..._optional import require
-from ...errors import InvalidInputError
+from ...errors import ArtifactError, InvalidInputError
 from .lite_graph import is_plain_graph
 
 _LOCK, _COLLECTIONS = "LOCK", "collections"
@@ -32,7 +31,6 @@ _GRAPH = ".hnsw.idx"
 _INDEX = (".idx", ".sidx")
 # Anything else is data, which pyarrow reads.
 _DESCRIPTION = (".json", ".json.prev")
-_LONGEST_DESCRIPTION = 16 << 20
 _LEADS_OUT = re.compile(r"[/\\]|[A-Za-z]:|(?:.*[/\\])?\.\.(?:[/\\]|$)", re.DOTALL)
 _FUNCTIONS = "functions"  # the key in the description of a collection; absent without any
 _NAME_IT = "If you know and trust the file, name it yourself, with --uri (in Python uri=...)."
@@ -134,11 +132,9 @@ def _doubtful(path: Path) -> Iterator[str]:
 
 def _stays_inside(file: Path) -> bool:
     """Whether no text in a JSON file can be a path out of its folder, and no function is in it."""
-    if file.stat().st_size > _LONGEST_DESCRIPTION:
-        return False
     try:
-        texts = list(_texts(json.loads(file.read_bytes())))
-    except UNREADABLE:
+        texts = list(_texts(read_json(file, links=False)))
+    except ArtifactError:
         return False
     return not any(map(_LEADS_OUT.match, texts)) and _FUNCTIONS not in texts
 

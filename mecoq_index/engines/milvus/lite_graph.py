@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..._files import UNREADABLE
+from ..._reading import named_damage
+from ...errors import ArtifactError
 
 _HEAD = np.dtype(
     [
@@ -40,9 +41,9 @@ _MOST_LEVELS = 64
 def is_plain_graph(path: Path) -> bool:
     """Whether a file is a graph that FAISS can read and search without leaving it."""
     try:
-        content = np.memmap(path, np.uint8, mode="r")
-        return _is_plain(_Reader(content))
-    except UNREADABLE:
+        with named_damage(str(path)):
+            return _is_plain(_Reader(np.memmap(path, np.uint8, mode="r")))
+    except ArtifactError:
         return False
 
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..._files import UNREADABLE, atomic_file, check_readable, first_line
+from ..._files import atomic_file
+from ..._json import read_json
+from ..._reading import named_damage
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from . import codebook_store, schema
@@ -108,17 +110,15 @@ def find_place(
 
     Raises:
         ArtifactError: If the file is missing or damaged.
-        InvalidInputError: If ``uri`` is malformed, or the file names a milvus-lite file that must
-            not be opened on its word.
+        InvalidInputError: If ``uri`` is malformed or does not fit ``database``, or the file names a
+            milvus-lite file that must not be opened on its word.
     """
     place = read_place(path)
     if uri is not None:
         named = locate_database(uri, database)
-        place = replace(
-            named, database=named.database or place.database, collection=place.collection
-        )
-        if is_file(place.uri) and not database:
-            place = replace(place, database="")
+        if not is_file(named.uri):
+            named = replace(named, database=named.database or place.database)
+        place = replace(named, collection=place.collection)
     elif is_file(place.uri):
         place = replace(place, uri=str(from_stored(place.uri, path)))
     return replace(
@@ -132,15 +132,13 @@ def read_place(path: Path) -> Place:
     Raises:
         ArtifactError: If the file is missing or damaged.
     """
-    try:
-        where = json.loads(check_readable(path).read_text(encoding="utf-8"))
+    with named_damage(f"{path} is damaged"):
+        where = read_json(path)
         # Releases up to 0.4 wrote db_name.
         database = where["database"] if "database" in where else where["db_name"]
         found = (where["uri"], database, where["collection"])
         if not all(isinstance(value, str) for value in found) or not where["uri"]:
             raise TypeError("uri, database and collection must be texts")
-    except UNREADABLE as exc:
-        raise ArtifactError(f"{path} is damaged: {first_line(exc)}") from exc
     if is_file(found[0]):
         return Place(found[0], collection=found[2], named_by=str(path))
     return _server(path, *found)

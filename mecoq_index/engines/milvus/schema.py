@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..._json import parse_json
 from ...errors import InvalidInputError, ServerError
 from ..base import Columns
 from .connection import Connection
@@ -268,8 +269,8 @@ def profile_options(description: Mapping[str, Any]) -> dict[str, Any]:
     """
     text = description["properties"].get(_PROPERTY_OPTIONS, "{}")
     try:
-        options = json.loads(text)
-    except (ValueError, RecursionError):
+        options = parse_json(text)
+    except ValueError:
         options = None
     if not isinstance(options, dict):
         raise InvalidInputError(

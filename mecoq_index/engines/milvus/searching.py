@@ -111,8 +111,8 @@ def _search(
                 n = len(result.ids)
                 found.ids[row, :n] = result.ids
                 found.scores[row, :n] = result.distances
-        if request["output_fields"]:
-            fields += [[hit["entity"] for hit in result] for result in results]
+            if request["output_fields"]:
+                fields += [[hit["entity"] for hit in result] for result in results]
     return Hits(found.scores, found.ids, fields)
 
 

@@ -277,7 +277,6 @@ def test_graphs_that_were_changed_are_not(tmp_path):
         for size in (2**40, 2**63, 2**64 - 1):
             path.write_bytes(whole[:at] + size.to_bytes(8, "little") + whole[at + 8 :])
             assert not is_plain_graph(path)
-    assert not is_plain_graph(tmp_path / "missing")
 
 
 REFUSED_BUILDS = {
