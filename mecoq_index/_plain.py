@@ -132,9 +132,9 @@ def plain_dict(value: object, name: str) -> FrozenDict:
 
 def without_infinities(value: Any) -> Any:
     """Return a copy of a plain value in which None stands for numbers that are not finite."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [without_infinities(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

@@ -1,7 +1,9 @@
-"""Arrays to torch tensors and back, with types that NumPy lacks; torch is imported when needed."""
+"""Torch files, and arrays to torch tensors and back; torch is imported when needed."""
 
 from __future__ import annotations
 
+import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +86,7 @@ def from_torch(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def check_container(path: Path) -> None:
+def _check_container(path: Path) -> None:
     """Compare the checksums in the zip archive that a torch file is, which torch does not do.
 
     Raises:
@@ -103,3 +105,33 @@ def check_container(path: Path) -> None:
             f"{path} is damaged: {damaged} in it differs from its checksum. "
             "Restore the file from a copy."
         )
+
+
+def load_torch(path: Path) -> Any:
+    """Read a torch file without ever running code from it.
+
+    Raises:
+        ArtifactError: If the file is damaged, is no torch file, or holds pickled objects.
+        MissingDependencyError: If torch is not installed.
+    """
+    require_torch(f"reading {path.name}")
+    import torch
+
+    with path.open("rb") as stream:
+        is_archive = stream.read(4) == b"PK\x03\x04"  # as torch decides it
+    if is_archive:
+        _check_container(path)
+    try:
+        # torch warns of what it finds odd in a file; here a file is read or refused.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise ArtifactError(
+            f"{path} is no codebook file: it is damaged, or holds Python objects that would run "
+            "code when loaded, and is refused. Save tensors and plain values only."
+        ) from exc
+    except Exception as exc:  # a damaged pickle can make torch raise anything at all
+        raise ArtifactError(
+            f"{path} is no readable torch file; it is truncated, damaged or of another kind."
+        ) from exc

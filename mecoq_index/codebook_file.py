@@ -33,9 +33,8 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -47,7 +46,7 @@ from ._array_file import load_npy
 from ._files import atomic_file
 from ._plain import without_infinities
 from ._reading import check_readable
-from ._torch_tensors import check_container, from_torch, require_torch, to_torch
+from ._torch_tensors import from_torch, load_torch, require_torch, to_torch
 from .errors import ArtifactError, InvalidInputError
 
 FORMAT = "mecoq-index codebooks"
@@ -56,7 +55,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 """What the name of a codebook file that is to be written must end in."""
 
 # What using the content of a foreign file raises where it is of another kind than expected.
-MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 _WEIGHTS_FORMAT = "mecoq-index backbone weights"
 Array = npt.NDArray[Any]
@@ -148,14 +147,25 @@ def read(path: Path) -> Content:
         MissingDependencyError: If it is a torch file and torch is not installed.
     """
     path = check_readable(path)
-    try:
+    with named_malformed(path):
         content = _read_any(path)
         for key in ("report", "provenance"):  # earlier releases wrote NaN into them
             content[key] = without_infinities(content[key])
         return content
+
+
+@contextmanager
+def named_malformed(path: Path) -> Iterator[None]:
+    """Turn what a malformed codebook file leads to in the block into an error that names it.
+
+    Raises:
+        ArtifactError: If the block raises an error that such content leads to.
+    """
+    try:
+        yield
     except InvalidInputError as exc:
-        raise ArtifactError(f"{path} is damaged: {exc}") from exc
-    except MALFORMED as exc:
+        raise ArtifactError(f"{path}: {exc}") from exc
+    except _MALFORMED as exc:
         raise ArtifactError(
             f"{path} is damaged: a part of the codebook file is missing, or of another kind."
         ) from exc
@@ -300,36 +310,6 @@ def torch_content(content: Content) -> dict[str, Any]:
         ],
         "backbone": backbone,
     }
-
-
-def load_torch(path: Path) -> Any:
-    """Read a torch file without ever running code from it.
-
-    Raises:
-        ArtifactError: If the file is damaged, is no torch file, or holds pickled objects.
-        MissingDependencyError: If torch is not installed.
-    """
-    require_torch(f"reading {path.name}")
-    import torch
-
-    with path.open("rb") as stream:
-        is_archive = stream.read(4) == b"PK\x03\x04"  # as torch decides it
-    if is_archive:
-        check_container(path)
-    try:
-        # torch warns of what it finds odd in a file; here a file is read or refused.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise ArtifactError(
-            f"{path} is no codebook file: it is damaged, or holds Python objects that would run "
-            "code when loaded, and is refused. Save tensors and plain values only."
-        ) from exc
-    except Exception as exc:  # a damaged pickle can make torch raise anything at all
-        raise ArtifactError(
-            f"{path} is no readable torch file; it is truncated, damaged or of another kind."
-        ) from exc
 
 
 def _from_torch_content(content: Any, path: Path) -> Content:

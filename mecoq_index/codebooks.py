@@ -287,15 +287,9 @@ class Codebooks(FrozenValue):
             MissingDependencyError: If it is a file of torch and torch is not installed.
         """
         path = Path(path)
-        try:
-            content = codebook_file.read(path)
+        content = codebook_file.read(path)
+        with codebook_file.named_malformed(path):
             codebooks = cls._from_content(content)
-        except InvalidInputError as exc:
-            raise ArtifactError(f"{path}: {exc}") from exc
-        except codebook_file.MALFORMED as exc:
-            raise ArtifactError(
-                f"{path} is damaged: a part of the codebook file is missing, or of another kind."
-            ) from exc
         if content["fingerprint"] not in (None, codebooks.fingerprint):
             raise ArtifactError(
                 f"{path} is damaged: codewords or projection differ from the fingerprint written "

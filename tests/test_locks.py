@@ -135,9 +135,7 @@ def test_a_lock_is_no_link_and_nothing_special(tmp_path, kind):
         "pipe": lambda: os.mkfifo(lock),
         "folder": lambda: lock.mkdir(),
     }[kind]()
-    with pytest.raises(
-        ArtifactError, match="must be a file of its own, but it is linked"
-    ):
+    with pytest.raises(ArtifactError, match="must be a file of its own, but it is linked"):
         with locked(lock, what=tmp_path):
             pass
     assert victim.exists() == (kind == "link")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import shlex
 import warnings
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._plain import without_infinities
 from .._progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Output:
 
         Texts come back exactly, bytes of file names that are no UTF-8 as Python's surrogates.
         """
-        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(without_infinities(value), ensure_ascii=False, allow_nan=False)
         # A surrogate that is escaped for Python is escaped for JSON.
         click.echo(text.encode("utf-8", "backslashreplace").decode())
 
@@ -161,14 +161,6 @@ def visible_errors() -> Iterator[None]:
     except click.ClickException as exc:
         vars(exc)["message"] = visible(exc.message)
         raise
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def unfinished(out: Path) -> str:

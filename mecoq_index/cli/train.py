@@ -143,9 +143,7 @@ def train(
         if setting in given:
             raise click.UsageError(f"--set {setting} and --{setting} are the same: give one.")
         if setting in _NO_SETTINGS:
-            raise click.UsageError(
-                f"--set is for settings of training, but {setting} is not one."
-            )
+            raise click.UsageError(f"--set is for settings of training, but {setting} is not one.")
     given |= settled
     if no_flip:
         given["augmentation"] = Augmentation(flip=False)

@@ -65,10 +65,11 @@ def get_engine(name: str) -> Any:
         InvalidInputError: If there is no such engine.
         MissingDependencyError: If the engine's library is not installed.
     """
-    engines = available_engines()
-    if name not in engines:
-        raise InvalidInputError(f"unknown engine {name!r}; choose one of {sorted(engines)}.")
-    module, _, attribute = engines[name].partition(":")
+    place = _BUILTIN.get(name) or available_engines().get(name)  # looking for plug-ins takes time
+    if place is None:
+        known = sorted(available_engines())
+        raise InvalidInputError(f"unknown engine {name!r}; choose one of {known}.")
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
 
 

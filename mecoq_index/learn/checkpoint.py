@@ -19,7 +19,8 @@ from .._files import atomic_file
 from .._json import parse_json
 from .._reading import check_readable, open_own
 from .._system_errors import named
-from ..codebook_file import load_torch, torch_content
+from .._torch_tensors import load_torch
+from ..codebook_file import torch_content
 from ..codebooks import Codebooks
 from ..errors import ArtifactError, InvalidInputError
 from .config import TrainConfig

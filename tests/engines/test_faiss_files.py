@@ -243,7 +243,7 @@ def test_other_indexes_of_faiss_are_named(string, message):
         index.add(x)
         check(written(index))
         return
-    with pytest.raises(ArtifactError, match=rf"x\.faiss is no index of this package.*({message})"):
+    with pytest.raises(ArtifactError, match=rf"x\.faiss is refused: .*({message})"):
         check(written(index))
 
 

@@ -51,15 +51,15 @@ def test_settings_survive_json(tmp_path):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("", "is empty"),
+        ("", "empty"),
         ("{", "no JSON file"),
-        ("[1]", "must hold one JSON object of settings"),
+        ("[1]", "hold one JSON object of settings"),
     ],
 )
 def test_a_bad_settings_file_is_named(tmp_path, text, message):
     path = tmp_path / "settings.json"
     path.write_text(text)
-    with pytest.raises(ArtifactError, match=rf"settings\.json {message}"):
+    with pytest.raises(ArtifactError, match=rf"settings\.json .*{message}"):
         TrainConfig.from_json(path)
 
 

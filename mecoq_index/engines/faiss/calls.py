@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..._arrays import Ids, Scores, Vectors
+from .forking import about_to_work
 
 
 def search(index: Any, x: Vectors, k: int, params: Any = None) -> tuple[Scores, Ids]:
     """Return scores and ids (n, k) from ``index.search``, with parameters for this call."""
+    about_to_work()
     found: tuple[Scores, Ids] = _method(index, "search")(x, k, params=params)
     return found
 
@@ -25,6 +27,7 @@ def range_search(
     index: Any, x: Vectors, threshold: float, params: Any = None
 ) -> tuple[Ids, Scores, Ids]:
     """Return limits, int64 (n + 1,), scores and ids from ``index.range_search``."""
+    about_to_work()
     limits, scores, ids = _method(index, "range_search")(x, threshold, params=params)
     return limits.astype(np.int64), scores, ids
 

@@ -19,7 +19,7 @@ from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
 from ...scoring import decode
-from .calls import reconstruct_n
+from .calls import reconstruct_n, search
 from .forking import about_to_work
 from .inject import layers_of, mark_trained
 
@@ -194,8 +194,7 @@ def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
     Returns:
         int64, shape (n,).
     """
-    about_to_work()
-    lists: Ids = core.quantizer.search(decode(codes, codebooks), 1)[1][:, 0]
+    lists: Ids = search(core.quantizer, decode(codes, codebooks), 1)[1][:, 0]
     return lists
 
 

@@ -40,7 +40,7 @@ class Fields:
 
     def foreign(self, what: str) -> ArtifactError:
         """The error for an index that FAISS can read, but this package does not."""
-        return ArtifactError(f"{self._name} is no index of this package: {what}.")
+        return ArtifactError(f"{self._name} is refused: {what}.")
 
     def check(self, holds: bool, what: str) -> None:
         """Refuse the file unless something holds.

@@ -105,7 +105,7 @@ class _Walk:
         }
         if kind not in cores:
             raise self._fields.foreign(
-                f"it holds an index of the kind {kind!r}, which it does not write there. "
+                f"it holds an index of the kind {kind!r}, which this package does not write there. "
                 "Search it with FAISS itself, or build one with mecoq_index.index_factory"
             )
         return cores[kind](self._head(kind), rows=rows)

@@ -30,7 +30,6 @@ from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
 from .calls import range_search, search
-from .forking import about_to_work
 from .grammar import FactorySpec
 from .inject import Layers
 from .items import codes_at, ids_in, ids_of_rows, item_ids, locate, plain_index
@@ -62,7 +61,6 @@ class Searcher:
     ) -> Hits:
         """See `FaissEngine.search`."""
         self._check_settings(nprobe, k_factor, ef_search)
-        about_to_work()
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
             return Hits.empty(len(queries), k)
@@ -294,7 +292,6 @@ class Searcher:
                 f"Build with 'IVF1,MeCoQ{spec.M}x{spec.nbits}'."
             )
         self._check_settings(nprobe, None, None)
-        about_to_work()
         queries = self._normalized(z)
         if not len(queries) or not self._index.ntotal:
             nothing = np.zeros(len(queries) + 1, np.int64)

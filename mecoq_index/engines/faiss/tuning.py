@@ -12,6 +12,7 @@ from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize
 from ..abilities import Tuned
 from ..hits import Hits
+from .calls import search
 from .grammar import FactorySpec
 from .inject import Layers
 from .items import plain_index, read_items
@@ -131,7 +132,7 @@ def exact_scores(engine: Searched, z: Vectors, k: int) -> Scores:
 
     def take_in() -> None:
         nonlocal best
-        scores, _ = scan.search(queries, min(k, scan.ntotal))
+        scores, _ = search(scan, queries, min(k, scan.ntotal))
         best = -np.sort(-np.concatenate([best, scores], axis=1), axis=1)[:, :k]
         scan.reset()
 

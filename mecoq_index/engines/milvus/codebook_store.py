@@ -60,6 +60,11 @@ def store(connection: Connection, codebooks: Codebooks) -> None:
         return
     check_size(codebooks)
     data = _to_bytes(_without_large_weights(codebooks))
+    if len(data) > _MOST_BYTES:  # of which a reader would take no more
+        raise InvalidInputError(
+            f"codebooks that are stored in Milvus must take at most {_MOST_BYTES} bytes, got "
+            f"{len(data)}. Use a smaller projection, or a shorter report."
+        )
     text = base64.b64encode(data).decode()
     chunks = [text[at : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
     if not connection.call("has_collection", CODEBOOKS):
