@@ -262,6 +262,7 @@ def test_import_is_light(code):
     assert loaded_by(code) == "[]"
 
 
+@pytest.mark.slow
 def test_the_test_of_light_imports_can_fail():
     assert loaded_by("import mecoq_index; mecoq_index.train") == "['torch']"
 

@@ -397,7 +397,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         ({"version": FORMAT_VERSION + 1}, "has format version 3, but this release reads up to 2"),
         ({"version": "1"}, "has format version 1, but"),
         ({"fingerprint": "0" * 64}, "differ from the fingerprint written with them"),
-        ({"codewords": None}, "is damaged: a tensor must be in this place, got NoneType"),
+        ({"codewords": None}, ": a tensor must be in this place, got NoneType"),
         ({"format": "else"}, "holds no codebooks. It must be a file of mecoq-index"),
     ],
 )

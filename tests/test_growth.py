@@ -126,6 +126,7 @@ def test_a_space_is_filled_with_codes_true_neighbours_and_labels(books):
     assert space.query_labels.shape == (20,)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not FEATURES.exists(), reason="no features in ../shared/data")
 def test_grown_rows_have_neighbourhoods_like_real_ones_and_unlike_random_ones():

@@ -30,9 +30,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._optional import require
 from .._reading import check_readable
-from .._torch_tensors import from_torch, to_torch
+from .._torch_tensors import from_torch, load_torch, to_torch
 from ..backbone import Backbone, check_transform
-from .._torch_tensors import load_torch
 from ..errors import ArtifactError, InvalidInputError, first_line
 from .small_network import SmallNetwork
 

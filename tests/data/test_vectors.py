@@ -178,7 +178,7 @@ def test_a_file_cut_anywhere_is_refused_or_has_fewer_whole_rows(
     writer(path, x)
     content = path.read_bytes()
     row = 4 + x[0].nbytes
-    for size in range(len(content)):
+    for size in range(0, len(content), 1 + len(content) // 300):
         path.write_bytes(content[:size])
         if suffix in (".fvecs", ".bvecs") and size and size % row == 0:
             np.testing.assert_array_equal(open_vectors(path).read(0, size // row), x[: size // row])

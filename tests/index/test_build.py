@@ -327,7 +327,7 @@ def test_a_build_that_was_interrupted_anywhere_ends_in_the_same_bytes(tmp_path, 
     assert inside(tmp_path) == ["whole", "x"]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("overwrite", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_single_interruption_can_be_gone_on_with(tmp_path, overwrite):
     options = BuildOptions(options={"factory": "IVF8,MeCoQ"})
     listener = InterruptAt(0)
