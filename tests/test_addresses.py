@@ -371,6 +371,7 @@ def test_there_are_many_of_them():
     assert all(PASSWORD in a or (FRONT in a and BACK in a) for a in INPUTS)
 
 
+@pytest.mark.slow
 def test_a_collection_opened_with_a_password_does_not_repeat_it(folder, monkeypatch):
     """Where all goes well: reprs, descriptions, manifests, results of commands as JSON."""
     monkeypatch.setattr(bench, "why_no_hamming", lambda *_: "it is milvus-lite behind an address")

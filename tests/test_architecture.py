@@ -184,6 +184,7 @@ def test_a_planted_circle_would_be_found(planted):
     assert circle(sources) == []
 
 
+@pytest.mark.slow
 def test_a_circle_is_found_in_the_package_itself():
     sources = package_sources()
     sources["mecoq_index.scoring"] += "\ndef f():\n    from .engines.numpy import NumpyEngine\n"

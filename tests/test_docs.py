@@ -60,6 +60,7 @@ def examples(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"))
 def test_a_python_example_runs(block, examples, tmp_path, monkeypatch):
     pytest.importorskip("faiss")

@@ -107,6 +107,7 @@ def test_chunks_change_nothing(monkeypatch):
     np.testing.assert_array_equal(scoring.aqs(q, codes, books), scores)
 
 
+@pytest.mark.slow
 def test_encoding_a_million_vectors_needs_little_more_than_its_output():
     # Counted on 200,000 rows: what is needed beside the codes must not grow with them.
     books = make_codebooks(8, 256, 16)

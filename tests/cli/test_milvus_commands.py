@@ -366,6 +366,7 @@ BENCH = ("bench", "--codebooks", "c.pt", "--data", "pack.npz", "--engine", "milv
 QUICK = ("--repeats", 1, "--map-at", 100, "--max-queries", 20)
 
 
+@pytest.mark.slow
 def test_profiles_in_a_file_are_measured_without_hamming(work, lite_uri, caplog):
     run(*in_lite(lite_uri))
     done = run(*BENCH, "--uri", lite_uri, "--profiles", "exact,sparse", *QUICK, "--json")

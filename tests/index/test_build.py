@@ -714,6 +714,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_but_by_the_index(tmp_path):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("measures by /proc of Linux")

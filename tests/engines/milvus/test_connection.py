@@ -259,6 +259,7 @@ except InvalidInputError as exc:
     assert "SECRET" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_with_settings_is_not_read(tmp_path):
     """Of the working folder, where pymilvus looks for it in a session without a program's file."""
     text = "MILVUS_URI=http://127.0.0.1:1\nMILVUS_TOKEN=root:SECRET\nMILVUS_CONN_TIMEOUT=SECRET\n"
