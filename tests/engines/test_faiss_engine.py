@@ -134,7 +134,8 @@ def test_an_index_without_lists_is_refused(tmp_path):
 
 def test_a_file_that_is_protected_again_trains_spherical_lists(tmp_path):
     books = make_codebooks()
-    faiss.write_index(index_factory(books.D, "IVF4,MeCoQ", books), str(tmp_path / "index"))
+    index = index_factory(books.D, "IVF4(Flat),MeCoQ", books)
+    faiss.write_index(index, str(tmp_path / "index"))
     index = faiss.read_index(str(tmp_path / "index"))
     assert not index.cp.spherical  # what FAISS forgets
     protect(index)

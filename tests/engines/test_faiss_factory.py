@@ -234,16 +234,17 @@ def test_decoded_vectors_encode_to_their_own_codes(string):
     np.testing.assert_array_equal(faiss.unpack_bitstrings(packed, 4, 4), codes)
 
 
-def test_lists_are_trained_on_decoded_vectors_and_reproducible():
+@pytest.mark.parametrize("string,length", [("IVF8,MeCoQ", 2), ("IVF8(Flat),MeCoQ", 1)])
+def test_lists_are_trained_on_decoded_vectors_and_reproducible(string, length):
     books = make_codebooks()
     codes = np.random.default_rng(1).integers(16, size=(500, 4)).astype(np.uint8)
     centroids = []
     for seed in (0, 0, 1):
-        index = index_factory(books.D, "IVF8,MeCoQ", books)
+        index = index_factory(books.D, string, books)
         train_coarse_quantizer(index, codes, books, seed=seed)
         quantizer = faiss.downcast_index(index.quantizer)
         centroids.append(quantizer.reconstruct_n(0, 8))
-        np.testing.assert_allclose(np.linalg.norm(centroids[-1], axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(centroids[-1], axis=1), length, atol=1e-5)
     np.testing.assert_array_equal(centroids[0], centroids[1])
     assert not np.array_equal(centroids[0], centroids[2])
 

@@ -202,7 +202,7 @@ HOSTILE = [
     (16, REFINED, set_everywhere("k_factor", 1e9), "k_factor must be from 1 to"),
     (16, "IVF8,MeCoQ", set_everywhere("nprobe", 0), "nprobe must be from 1 to 8, but is 0"),
     (16, "IVF8,MeCoQ", set_everywhere("nprobe", 9), "nprobe must be from 1 to 8, but is 9"),
-    (16, "IVF8,MeCoQ4x4fs", set_everywhere("bbs", 64), "the block of lists must be 64, but is 32"),
+    (16, "IVF8(Flat),MeCoQ4x4fs", set_everywhere("bbs", 64), "block of lists must be 64, but is"),
     (256, "MeCoQ4x8,IDMap2", set_in_vector("id_map", 3, -1), "ids must be 0 or more, but one is"),
 ]
 

@@ -71,7 +71,8 @@ def layouts(draw, graphs=True):
     M, K, Ds = draw(st.integers(1, 9)), draw(st.sampled_from([16, 256])), draw(st.integers(1, 5))
     nlist = draw(st.integers(1, 8))
     upper, links = draw(st.integers(1, nlist)), draw(st.integers(2, 16))
-    forms = ["", f"IVF{nlist}", f"IVF{nlist}(IVF{upper},Flat)"]
+    forms = ["", f"IVF{nlist}", f"IVF{nlist}(Flat)", f"IVF{nlist}(IVF{upper},Flat)"]
+    forms += [f"IVF{nlist}(MeCoQ{M}x4fs)"] if K == 16 else []
     forms += [f"IVF{nlist}_HNSW{links}", f"HNSW{links}"] if graphs else []
     coarse = draw(st.sampled_from(forms))
     can_scan_fast = K == 16 and not coarse.startswith("HNSW")
@@ -112,7 +113,7 @@ def make_engine(layout, codes, ids=None, pieces=()):
     if nlist := engine.spec.nlist:
         engine.layers.core.nprobe = nlist
         sample = make_codes(layout.books, 64, 99)
-        set_centroids(engine.index, make_centroids(scoring.decode(sample, layout.books), nlist))
+        set_centroids(engine.index, make_centroids(sample, engine.index, layout.books))
     for start, stop in pairwise([0, *pieces, len(codes)]):
         engine.add(codes[start:stop], None if ids is None else ids[start:stop])
     return engine
@@ -266,7 +267,7 @@ def test_plain_faiss_makes_the_same_bytes_from_decoded_vectors(layout, n, seed):
     layers = layers_of(index)
     if layers.is_ivf:
         sample = make_codes(books, 64, 99)
-        set_centroids(index, make_centroids(scoring.decode(sample, books), layers.core.nlist))
+        set_centroids(index, make_centroids(sample, index, books))
         layers.core.nprobe = layers.core.nlist
     vectors = scoring.decode(codes, books)
     if n:  # FAISS crashes when it adds no vectors to FastScan

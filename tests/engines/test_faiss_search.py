@@ -513,10 +513,11 @@ def test_centroids_must_fit_the_index(centroids, message):
         set_centroids(engine.index, centroids)
 
 
-def test_a_list_for_every_item_has_a_centroid_of_unit_length():
-    engine = FaissEngine.build(BOOKS, CODES[:8], factory="IVF8,MeCoQ", nprobe=8)
+@pytest.mark.parametrize("lists,length", [("IVF8", 2), ("IVF8(Flat)", 1)])
+def test_a_list_for_every_item_has_a_centroid_of_one_length(lists, length):
+    engine = FaissEngine.build(BOOKS, CODES[:8], factory=f"{lists},MeCoQ", nprobe=8)
     centroids = centroids_of(engine.layers.core)
-    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), 1, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(centroids, axis=1), length, rtol=0, atol=1e-6)
     hits = engine.search(QUERIES, 8)
     np.testing.assert_array_equal(np.sort(hits.ids, axis=1), np.tile(np.arange(8), (12, 1)))
 

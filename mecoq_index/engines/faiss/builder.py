@@ -12,12 +12,11 @@ from ..._arrays import Codes, Ids
 from ..._progress import Progress, silent
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from ...scoring import decode
 from ..base import Batch, Engine
 from .coarse import assign_lists, make_centroids, sample_runs, set_centroids
-from .grammar import FactorySpec
 from .inject import Layers
 from .items import Adder
+from .spec import FactorySpec
 
 _CENTROIDS = "centroids"
 
@@ -75,10 +74,9 @@ class FaissBuilder:
 
     def train(self, codes: Codes, on_progress: Progress = silent) -> Mapping[str, npt.NDArray[Any]]:
         """Make the lists' centroids (nlist, D) from codes (n, M)."""
-        sample = decode(codes, self._codebooks)
         trained = {
             _CENTROIDS: make_centroids(
-                sample, self._spec.nlist, seed=self._seed, on_progress=on_progress
+                codes, self._index, self._codebooks, seed=self._seed, on_progress=on_progress
             )
         }
         self.restore(trained)

@@ -3,6 +3,11 @@
 Lists are made by spherical k-means, by inner product, on *decoded* vectors, and items are assigned
 by their decoded vectors: those are what a query is compared with. Lists made from raw embeddings
 find less, because the lengths of their subvectors play no part in AQS.
+
+Usually the index keeps codes of the centroids, not the centroids. Blocks of a centroid have lengths
+from a tenth to a third, because the means of many items are short where these differ, and such
+blocks have no weight in an inner product. A code gives every block the length 1 again, as AQS does:
+a list is then ranked as its items are, and its score takes M table lookups instead of D products.
 """
 
 from __future__ import annotations
@@ -21,13 +26,14 @@ from ...errors import InvalidInputError
 from ...scoring import decode
 from .calls import reconstruct_n, search
 from .forking import about_to_work
-from .inject import layers_of, mark_trained
+from .inject import Layers, layers_of, mark_trained
 
 _POINTS_PER_LIST = 256
 _MIN_POINTS_PER_LIST = 39  # fewer, and FAISS warns
 _MAX_POINTS = 1 << 19
 _RUN = 64
 _ITERATIONS = 10
+_DECODED_AT_ONCE = 1 << 16
 _SEEDS = 2**31 - 1  # FAISS takes a 32-bit integer
 
 
@@ -54,8 +60,8 @@ def train_coarse_quantizer(
     """
     core = _empty_ivf(index)
     runs = sample_runs(len(codes), core.nlist, seed)
-    sample = decode(np.concatenate([codes[first:last] for first, last in runs]), codebooks)
-    centroids = make_centroids(sample, core.nlist, seed=seed, on_progress=on_progress)
+    sample = np.concatenate([codes[first:last] for first, last in runs])
+    centroids = make_centroids(sample, index, codebooks, seed=seed, on_progress=on_progress)
     set_centroids(index, centroids, seed=seed)
 
 
@@ -108,22 +114,27 @@ def check_enough(items: int, nlist: int) -> None:
 
 
 def make_centroids(
-    sample: Vectors, nlist: int, *, seed: int = 0, on_progress: Progress = silent
+    codes: Codes, index: Any, codebooks: Codebooks, *, seed: int = 0, on_progress: Progress = silent
 ) -> Vectors:
-    """Spherical k-means by inner product.
+    """Spherical k-means by inner product on decoded vectors.
 
     Args:
-        sample: float32, shape (n, D), decoded vectors.
-        nlist: Number of centroids.
+        codes: uint8, shape (n, M), n at least the number of lists.
+        index: The IVF index that the centroids are for; it is not changed.
+        codebooks: The codebooks in the index.
         seed: Seed of k-means.
-        on_progress: Told the iterations done and in all.
+        on_progress: Called with (text, iterations done, iterations in all).
 
     Returns:
-        float32, shape (nlist, D), of unit length. The same sample, seed and number of threads give
-        the same centroids.
+        float32, shape (nlist, D), of unit length. Equal codes and seeds give equal centroids, where
+        the index does not hold codes of them only with the same number of threads.
     """
+    layers = layers_of(index)
+    if layers.coded_quantizer is not None:
+        return _coded_centroids(codes, layers, codebooks, seed, on_progress)
     faiss = import_faiss()
     about_to_work()
+    sample, nlist = decode(codes, codebooks), layers.core.nlist
     width = sample.shape[1]
     parameters = faiss.ClusteringParameters()
     parameters.spherical = True
@@ -143,6 +154,42 @@ def make_centroids(
     return centroids
 
 
+def _coded_centroids(
+    codes: Codes, layers: Layers, codebooks: Codebooks, seed: int, on_progress: Progress
+) -> Vectors:
+    """K-means whose centroids are codes, assigned to by the very index that will find lists.
+
+    The sum of a list's items has, in each block, every codeword as often as an item has its code.
+    The code of that sum is the same whatever its length.
+    """
+    nlist, M, K = layers.core.nlist, codebooks.M, codebooks.K
+    rng = np.random.default_rng(seed)
+    quantizer = import_faiss().clone_index(layers.coded_quantizer)
+    centers = codes[np.sort(rng.choice(len(codes), nlist, replace=False))]
+    for iteration in range(_ITERATIONS):
+        # All items would go to the first of several lists of one code, and none to the others.
+        first = np.unique(centers, axis=0, return_index=True)[1]
+        repeated = np.setdiff1d(np.arange(nlist), first)
+        centers[repeated] = codes[rng.choice(len(codes), len(repeated), replace=False)]
+        quantizer.reset()
+        quantizer.add(decode(centers, codebooks))
+        lists = np.concatenate(
+            [
+                _nearest_lists(quantizer, decode(codes[at : at + _DECODED_AT_ONCE], codebooks))
+                for at in range(0, len(codes), _DECODED_AT_ONCE)
+            ]
+        )
+        filled = np.bincount(lists, minlength=nlist) > 0
+        for m in range(M):
+            counts = np.bincount(lists * K + codes[:, m], minlength=nlist * K).reshape(nlist, K)
+            sums = counts.astype(np.float32) @ codebooks.codewords[m]
+            best = np.argmax(sums @ codebooks.codewords[m].T, axis=1)
+            centers[filled, m] = best[filled]
+        on_progress("making lists", iteration + 1, _ITERATIONS)
+    centroids: Vectors = decode(centers, codebooks) / np.float32(M**0.5)
+    return centroids
+
+
 def set_centroids(index: Any, centroids: Vectors, *, seed: int = 0) -> None:
     """Make the lists of an empty IVF index those around the centroids (nlist, D).
 
@@ -150,14 +197,13 @@ def set_centroids(index: Any, centroids: Vectors, *, seed: int = 0) -> None:
         InvalidInputError: If the index has no lists, or holds items already, or the centroids are
             malformed.
     """
-    faiss = import_faiss()
     core = _empty_ivf(index)
     centroids = check_vectors(centroids, core.d, name="centroids")
     if len(centroids) != core.nlist:
         raise InvalidInputError(
             f"centroids must be one a list, {core.nlist} in all, got {len(centroids)}."
         )
-    quantizer = faiss.downcast_index(core.quantizer)
+    quantizer = layers_of(index).quantizer
     quantizer.reset()
     if not quantizer.is_trained:  # lists of lists
         quantizer.cp.spherical = True
@@ -174,13 +220,18 @@ def set_centroids(index: Any, centroids: Vectors, *, seed: int = 0) -> None:
 
 
 def centroids_of(core: Any) -> Vectors:
-    """The centroids (nlist, D) of a trained IVF index, in the order of the lists."""
-    faiss = import_faiss()
-    quantizer = faiss.downcast_index(core.quantizer)
+    """The centroids (nlist, D) of a trained IVF index, in the order of the lists.
+
+    Where the index holds their codes these are decoded, and have the length sqrt(M).
+    """
+    return _stored_centroids(import_faiss().downcast_index(core.quantizer))
+
+
+def _stored_centroids(quantizer: Any) -> Vectors:
     if hasattr(quantizer, "make_direct_map"):
-        quantizer = faiss.clone_index(quantizer)  # a direct map would be written to files
+        quantizer = import_faiss().clone_index(quantizer)  # a direct map would be written to files
         quantizer.make_direct_map()
-    return reconstruct_n(quantizer, 0, core.nlist)
+    return reconstruct_n(quantizer, 0, quantizer.ntotal)
 
 
 def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
@@ -194,7 +245,15 @@ def assign_lists(core: Any, codes: Codes, codebooks: Codebooks) -> Ids:
     Returns:
         int64, shape (n,).
     """
-    lists: Ids = search(core.quantizer, decode(codes, codebooks), 1)[1][:, 0]
+    return _nearest_lists(import_faiss().downcast_index(core.quantizer), decode(codes, codebooks))
+
+
+def _nearest_lists(quantizer: Any, x: Vectors) -> Ids:
+    """The list whose centroid each vector (n, D) is nearest to, int64 (n,)."""
+    lists: Ids = search(quantizer, x, 1)[1][:, 0]
+    lost = np.flatnonzero(lists < 0)
+    if len(lost):  # FastScan finds nothing that scores as little as anything could
+        lists[lost] = np.argmax(x[lost] @ _stored_centroids(quantizer).T, axis=1)
     return lists
 
 

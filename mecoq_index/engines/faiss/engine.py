@@ -21,7 +21,7 @@ from ..hits import Hits, RangeHits
 from .builder import FaissBuilder
 from .coarse import centroids_of, check_enough, set_centroids, train_coarse_quantizer
 from .factory import make_index
-from .grammar import FactorySpec, parse
+from .grammar import parse
 from .inject import layers_of
 from .items import Adder, batches, codes_at, item_ids, locate
 from .layout import Lists, bytes_per_vector
@@ -30,6 +30,7 @@ from .opening import open_index
 from .options import OPTIONS
 from .reading import write_index
 from .search import Searcher
+from .spec import FactorySpec
 from .tuning import tune_nprobe
 
 

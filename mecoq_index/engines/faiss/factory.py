@@ -15,9 +15,10 @@ import numpy as np
 from ..._optional import import_faiss
 from ...codebooks import Codebooks
 from ...errors import InvalidInputError
-from .grammar import FactorySpec, parse
+from .grammar import parse
 from .inject import bits_per_code, inject, layers_of, protect
 from .reading import read_checked
+from .spec import FactorySpec
 
 if TYPE_CHECKING:
     from faiss import Index, IOReader
@@ -38,7 +39,8 @@ def index_factory(
     FAISS does not divide vectors by the length of their subvectors: pass
     ``mecoq_index.block_normalize(z, M)`` to ``train``, ``add`` and ``search``. With raw embeddings
     a flat index makes the same codes and ranks by the "raw" AQS of the official code, but an IVF
-    index finds less. `mecoq_index.engines.faiss.coarse` makes the best lists, from codes.
+    index finds less. `mecoq_index.engines.faiss.coarse` makes the best lists, from codes. FAISS's
+    own ``add`` leaves out vectors of zeros where a FastScan of centroids' codes finds the lists.
 
     FAISS's HNSW over product quantizers ranks by L2 only. For block-normalized vectors the ranking
     is the same: a squared distance is 2 M - 2 AQS.
@@ -134,7 +136,7 @@ def make_index(spec: FactorySpec, codebooks: Codebooks) -> Any:
     if layers.is_graph:
         layers.core.hnsw.efSearch = EF_SEARCH
     if layers.is_ivf:
-        _search_coarse_quantizer_well(faiss.downcast_index(layers.core.quantizer))
+        _search_coarse_quantizer_well(layers.quantizer)
     return index
 
 
@@ -187,19 +189,23 @@ def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
     layers = layers_of(index)
     core, coarse = layers.core, ""
     if layers.is_ivf:
-        quantizer = faiss.downcast_index(core.quantizer)
+        quantizer = layers.quantizer
         if hasattr(quantizer, "hnsw"):
             coarse = f"HNSW{quantizer.hnsw.nb_neighbors(1)}"
         elif hasattr(quantizer, "nlist"):
             coarse = f"IVF{quantizer.nlist}"
+        elif layers.coded_quantizer is None:
+            coarse = "Flat"
+        else:
+            scanned = "fs" * isinstance(quantizer, faiss.IndexPQFastScan)
+            coarse = f"MeCoQ{codebooks.M}x{bits_per_code(codebooks)}{scanned}"
     refine = ""
     if layers.refine is not None:
         refine = "MeCoQ" if len(layers.pq_holders) > 1 else "Flat"
-    return FactorySpec(
+    spec = FactorySpec(
         M=codebooks.M,
         nbits=bits_per_code(codebooks),
         nlist=core.nlist if layers.is_ivf else 0,
-        coarse=coarse,
         graph=core.hnsw.nb_neighbors(1) if layers.is_graph else 0,
         fast_scan=layers.is_fast_scan,
         block_size=core.bbs if layers.is_fast_scan and core.bbs != 32 else 0,
@@ -207,6 +213,7 @@ def spec_of(index: Any, codebooks: Codebooks) -> FactorySpec:
         id_map="" if layers.id_map is None else type(layers.id_map).__name__.removeprefix("Index"),
         projection=layers.transform is not None,
     )
+    return spec.with_coarse(coarse) if layers.is_ivf else spec
 
 
 def read_index(file: str | os.PathLike[str] | BinaryIO | IOReader, io_flags: int = 0) -> Index:

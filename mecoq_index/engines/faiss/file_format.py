@@ -12,9 +12,10 @@ nothing that the file does not fill. It accepts what `factory.make_index` makes 
           IwPQ        inverted lists of codes            IwPf   inverted lists of blocks
           IHNp        an HNSW graph over an IxPq
 
-The lists of IwPQ and IwPf are found by IxFI, by IHNf over IxFI, or by IwFl, which are lists of
-lists. An index in a file is its kind, four characters, and its fields; an index inside it stands
-among them. Arrays have their number of items in front.
+The lists of IwPQ and IwPf are found by IxPq or IPfs, which hold codes of their centroids, by IxFI,
+by IHNf over IxFI, or by IwFl, which are lists of lists. An index in a file is its kind, four
+characters, and its fields; an index inside it stands among them. Arrays have their number of items
+in front.
 """
 
 from __future__ import annotations
@@ -327,6 +328,9 @@ class _Walk:
             coding = Coding(4 * head.d)
             places.check(fields, check_lists(fields, nlist, head.ntotal, coding, rows=True))
             return head
+        if kind in ("IxPq", "IPfs"):
+            head = self._head(kind)
+            return (self._codes if kind == "IxPq" else self._blocks)(head, rows=True)
         return self._vectors(kind)
 
     def _vectors(self, kind: str) -> _Head:

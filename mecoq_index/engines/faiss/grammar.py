@@ -2,9 +2,9 @@
 
     [Projection,] [IDMap,|IDMap2,] [COARSE,] LEAF [,REFINE] [,IDMap|,IDMap2]
 
-    COARSE   IVFn, IVFn_HNSWm or IVFn(IVFm,Flat): inverted lists, found by a full scan of their
-             centroids, a graph, or lists of lists; ``IVF`` without n takes n from the number of
-             items. HNSWm: a graph over the items.
+    COARSE   IVFn: inverted lists, found by the codes of their centroids. IVFn(Flat), IVFn_HNSWm or
+             IVFn(IVFm,Flat): found by a full scan of the centroids, a graph, or lists of lists.
+             ``IVF`` without n takes n from the number of items. HNSWm: a graph over the items.
     LEAF     MeCoQ, MeCoQM, MeCoQMxB or MeCoQMx4fs[_bbs]. ``MeCoQ8x8`` is 8 subquantizers of 2**8
              codewords, ``MeCoQ16x4fs`` is FastScan, ``MeCoQ`` takes both from the codebooks.
     REFINE   Refine(MeCoQMx4) re-ranks FastScan's hits by exact AQS over a second copy of the codes;
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...codebooks import Codebooks
@@ -28,16 +28,21 @@ from .limits import (
     FEWEST_LINKS,
     LARGEST_BLOCK,
     MOST_FAST_SCANNED,
+    MOST_FAST_SCANNED_ALONE,
     MOST_LINKS,
     MOST_LISTS,
     graph_fits,
     searches_flat,
 )
+from .spec import FEWEST_CODED_BITS, FactorySpec
 
 _NUMBER = r"[1-9][0-9]*"
 _LEAF = re.compile(rf"MeCoQ(?:({_NUMBER})(?:x({_NUMBER}))?(?:np|(fs)(?:_({_NUMBER}))?)?)?")
 _LISTS = re.compile(
-    rf"IVF({_NUMBER})?(?:_HNSW({_NUMBER})?|\(HNSW({_NUMBER})?\)|\(IVF({_NUMBER}),Flat\))?"
+    rf"IVF(?P<lists>{_NUMBER})?"
+    rf"(?:_HNSW(?P<links>{_NUMBER})?|\((?:"
+    rf"HNSW(?P<same>{_NUMBER})?|IVF(?P<upper>{_NUMBER}),Flat|(?P<flat>Flat)|(?P<coded>MeCoQ[^()]*)"
+    rf")\))?"
 )
 _GRAPH = re.compile(rf"HNSW({_NUMBER})?")
 _REFINE = re.compile(r"RFlat|Refine\((.*)\)")
@@ -57,69 +62,6 @@ _UNFIT = [
     (r"(MeCoQ\d*(x4)?fs)r(_\d+)?", "codes of residuals (fsr) are not scored by AQS", r"\1"),
     (r"PQ.*", "PQ is FAISS's own quantizer, whose codebooks it trains itself", "MeCoQ"),
 ]
-
-
-@dataclass(frozen=True)
-class FactorySpec:
-    """A factory string, understood.
-
-    Attributes:
-        M: Subquantizers.
-        nbits: Bits of one code, log2 K.
-        nlist: Inverted lists; 0 for an index without.
-        coarse: How lists are found: empty for a full scan, ``HNSWm``, or ``IVFm`` for lists of
-            lists.
-        graph: Links per item of an HNSW graph over the items; 0 without one.
-        fast_scan: Whether the codes are scanned with 8-bit tables in registers (FastScan).
-        block_size: FastScan's block of vectors; 0 for FAISS's default, 32.
-        refine: ``MeCoQ`` to re-rank by exact AQS, ``Flat`` to re-rank by vectors, or empty.
-        id_map: ``IDMap``, ``IDMap2`` or empty.
-        projection: Whether the learned projection stands in front.
-    """
-
-    M: int
-    nbits: int
-    nlist: int = 0
-    coarse: str = ""
-    graph: int = 0
-    fast_scan: bool = False
-    block_size: int = 0
-    refine: str = ""
-    id_map: str = ""
-    projection: bool = False
-
-    def __str__(self) -> str:
-        return self._string(f"MeCoQ{self.M}x{self.nbits}", "")
-
-    @property
-    def keeps_ids(self) -> bool:
-        """Whether items can have ids of one's own; otherwise they are numbered 0..n-1."""
-        return bool(self.id_map or (self.nlist and not self.refine))
-
-    @property
-    def faiss_string(self) -> str:
-        """The string of the same structure for FAISS, without the projection.
-
-        ``np`` keeps polysemous training off, which would reorder the codewords.
-        """
-        return replace(self, projection=False)._string(f"PQ{self.M}x{self.nbits}", "np")
-
-    def _string(self, quantizer: str, suffix: str) -> str:
-        block = f"_{self.block_size}" if self.block_size else ""
-        parts = [
-            "Projection" if self.projection else "",
-            f"HNSW{self.graph}" if self.graph else self._lists(),
-            quantizer + (f"fs{block}" if self.fast_scan else suffix),
-            {"": "", "Flat": "RFlat", "MeCoQ": f"Refine({quantizer}{suffix})"}[self.refine],
-            self.id_map,
-        ]
-        return ",".join(filter(None, parts))
-
-    def _lists(self) -> str:
-        if not self.nlist or not self.coarse:
-            return f"IVF{self.nlist}" if self.nlist else ""
-        nested = self.coarse.startswith("IVF")
-        return f"IVF{self.nlist}" + (f"({self.coarse},Flat)" if nested else f"_{self.coarse}")
 
 
 def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> FactorySpec:
@@ -161,8 +103,37 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
                     f"The nearest one is {_nearest(kept, codebooks)!r}."
                 )
             spec = known
+    if spec.coarse.startswith("MeCoQ"):
+        spec = spec.with_coarse(_coded_coarse(spec, string, codebooks))
+    elif spec.nlist and spec.coarse:
+        spec = spec.with_coarse(spec.coarse)
     _check_whole(spec, string, codebooks)
     return spec
+
+
+def _coded_coarse(spec: FactorySpec, string: str, codebooks: Codebooks) -> str:
+    """The whole name of the quantizer of centroids that a string names.
+
+    Raises:
+        InvalidInputError: If these codebooks, or FAISS, cannot have it.
+    """
+    exact = f"MeCoQ{spec.M}x{spec.nbits}"
+    written = spec.coarse.removesuffix("fs").removesuffix("np")
+    fast = spec.coarse.endswith("fs")
+    fits = written in (exact, *(["MeCoQ"] if not fast else []))
+    if spec.nbits < FEWEST_CODED_BITS or not fits or (fast and not _finds_lists_fast(codebooks)):
+        able = [] if spec.nbits < FEWEST_CODED_BITS else [exact]
+        able += [f"{exact}fs"] if able and _finds_lists_fast(codebooks) else []
+        raise InvalidInputError(
+            f"lists cannot be found by {spec.coarse!r}, as {string!r} says, for codebooks with "
+            f"M={codebooks.M} and K={codebooks.K}, but by one of {['Flat', *able]}. The nearest "
+            f"string is {str(replace(spec, coarse=''))!r}."
+        )
+    return exact + "fs" * fast
+
+
+def _finds_lists_fast(codebooks: Codebooks) -> bool:
+    return codebooks.K == 16 and codebooks.M <= MOST_FAST_SCANNED_ALONE
 
 
 def fitting(codebooks: Codebooks) -> list[str]:
@@ -279,15 +250,15 @@ def _read_before(spec: FactorySpec, part: str, items: int | None) -> FactorySpec
         return replace(spec, graph=int(match[1] or _HNSW_LINKS))
     if (match := _LISTS.fullmatch(part)) is None:
         return None
-    if match[1] is None and items is None:
+    if match["lists"] is None and items is None:
         raise InvalidInputError(
             f"{part!r} takes its number of lists from the number of items, which is not known "
             "here. Write it out, for instance 'IVF1024'."
         )
-    coarse = f"IVF{match[4]}" if match[4] else ""
+    coarse = f"IVF{match['upper']}" if match["upper"] else match["flat"] or match["coded"] or ""
     if "HNSW" in part:
-        coarse = f"HNSW{match[2] or match[3] or _HNSW_LINKS}"
-    return replace(spec, nlist=int(match[1] or lists_for(items or 0)), coarse=coarse)
+        coarse = f"HNSW{match['links'] or match['same'] or _HNSW_LINKS}"
+    return replace(spec, nlist=int(match["lists"] or lists_for(items or 0)), coarse=coarse)
 
 
 def _read_after(spec: FactorySpec, part: str) -> FactorySpec | None:

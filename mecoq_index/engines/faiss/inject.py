@@ -25,6 +25,7 @@ from ...errors import InvalidInputError
 
 # FAISS encodes by L2, which equals the largest inner product only for unit codewords.
 _UNIT_TOLERANCE = 1e-5
+_TRAINED_AT_THE_END = "\2"
 
 
 def bits_per_code(codebooks: Codebooks) -> int:
@@ -71,6 +72,20 @@ class Layers:
             again = faiss.downcast_index(self.refine.refine_index)
             holders += [again] if isinstance(again, faiss.IndexPQ) else []
         return holders
+
+    @property
+    def quantizer(self) -> Any:
+        """The index of the centroids of lists; only for IVF."""
+        return import_faiss().downcast_index(self.core.quantizer)
+
+    @property
+    def coded_quantizer(self) -> Any:
+        """The index of the centroids if it holds their codes, else None."""
+        faiss = import_faiss()
+        if not self.is_ivf:
+            return None
+        quantizer = self.quantizer
+        return quantizer if isinstance(quantizer, (faiss.IndexPQ, faiss.IndexPQFastScan)) else None
 
     @property
     def is_ivf(self) -> bool:
@@ -153,7 +168,7 @@ def inject(index: Any, codebooks: Codebooks) -> None:
     norms = np.linalg.norm(codebooks.codewords, axis=2)
     if np.abs(norms - 1).max() > _UNIT_TOLERANCE:
         raise InvalidInputError("codewords must have unit length within 1e-5 for FAISS's encoder.")
-    for holder in layers.pq_holders:
+    for holder in (*layers.pq_holders, *filter(None, [layers.coded_quantizer])):
         _write_codewords(holder.pq, codebooks)
         if hasattr(holder, "nlist"):
             holder.by_residual = False
@@ -195,7 +210,7 @@ def protect(index: Any) -> None:
     """
     faiss = import_faiss()
     layers = layers_of(index)
-    for holder in layers.pq_holders:
+    for holder in (*layers.pq_holders, *filter(None, [layers.coded_quantizer])):
         holder.pq.train_type = faiss.ProductQuantizer.Train_hot_start
         holder.pq.cp.niter = 0
         holder.pq.cp.min_points_per_centroid = 1  # or FAISS warns of too few points for nothing
@@ -203,3 +218,7 @@ def protect(index: Any) -> None:
             holder.do_polysemous_training = False
     if layers.is_ivf:
         layers.core.cp.spherical = True
+    if layers.coded_quantizer is not None:
+        # K-means over vectors, whose centroids are encoded at its end: FastScan gives no list to
+        # some vectors, zeros for instance, and FAISS would count these outside of its memory.
+        layers.core.quantizer_trains_alone = _TRAINED_AT_THE_END

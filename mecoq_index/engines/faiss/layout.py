@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from ..._arrays import Codes
 from ..._optional import import_faiss
-from .grammar import FactorySpec
 from .inject import Layers
+from .spec import FactorySpec
 
 Lists = npt.NDArray[np.integer[Any]]
 

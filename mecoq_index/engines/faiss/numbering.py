@@ -6,9 +6,9 @@ import numpy as np
 
 from ..._arrays import Ids, check_ids
 from ...errors import InvalidInputError
-from .grammar import FactorySpec
 from .inject import Layers
 from .items import item_ids
+from .spec import FactorySpec
 
 
 class Numbering:

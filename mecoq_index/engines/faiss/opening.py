@@ -9,9 +9,10 @@ from ..._optional import import_faiss
 from ...codebooks import Codebooks
 from ...errors import ArtifactError, InvalidInputError
 from .factory import spec_of
-from .grammar import FactorySpec, parse
+from .grammar import parse
 from .inject import layers_of, protect
 from .reading import read_checked
+from .spec import FactorySpec
 
 
 def open_index(path: Path, codebooks: Codebooks) -> tuple[Any, FactorySpec]:

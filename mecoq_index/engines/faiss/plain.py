@@ -34,10 +34,11 @@ from ...codebooks import Codebooks, VectorKind
 from ...errors import InvalidInputError
 from .coarse import centroids_of, set_centroids
 from .factory import make_index
-from .grammar import FactorySpec, parse
+from .grammar import parse
 from .inject import layers_of
 from .items import Adder, batches
 from .reading import write_index
+from .spec import FactorySpec
 
 if TYPE_CHECKING:
     from .engine import FaissEngine

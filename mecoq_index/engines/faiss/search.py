@@ -30,11 +30,11 @@ from ...errors import InvalidInputError
 from ...scoring import aqs, block_normalize, lookup_tables
 from ..hits import Hits, RangeHits
 from .calls import range_search, search
-from .grammar import FactorySpec
 from .inject import Layers
 from .items import codes_at, ids_in, ids_of_rows, item_ids, locate, plain_index
 from .layout import pack
 from .limits import MOST_FAST_SCANNED_ALONE
+from .spec import FactorySpec
 
 # Tables that span less rank nothing: their differences are rounding.
 _TABLE_ROUNDING = 1e-6
@@ -82,8 +82,10 @@ class Searcher:
             hits = Hits(self._as_aqs(queries, scores) if self._spec.graph else scores, ids)
         if hits.ids.item(hits.ids.argmin()) < 0:  # a third of the time of (ids < 0).any()
             hits.scores[hits.ids < 0] = -np.inf  # FAISS pads with the lowest float
-            if self._spec.fast_scan:
+            if self._spec.fast_scan or self._spec.coarse_kind.endswith("fs"):
                 self._find_lost(hits, queries, nprobe, allowed)
+        for row, lists in self._lost_lists(queries, nprobe).items():
+            self._take_in(hits, row, *self._scores_in(lists, queries[row], allowed))
         return hits
 
     def _normalized(self, z: Vectors) -> Vectors:
@@ -233,24 +235,43 @@ class Searcher:
             return np.zeros((len(queries), 1), np.int64)
         core, nprobe = self._layers.core, int(nprobe or self._layers.core.nprobe)
         upper = self._upper_parameters(nprobe) if self._spec.coarse.startswith("IVF") else None
-        return search(core.quantizer, queries, nprobe, upper)[1]
+        lists = search(core.quantizer, queries, nprobe, upper)[1]
+        for row in np.flatnonzero((lists < 0).any(axis=1)):  # lost by a FastScan of their codes
+            unknown = lists[row] < 0
+            lists[row, unknown] = np.setdiff1d(np.arange(core.nlist), lists[row])[: unknown.sum()]
+        return lists
+
+    def _lost_lists(self, queries: Vectors, nprobe: int | None) -> dict[int, Ids]:
+        """Lists that a FastScan of their codes does not find though all are asked for, by query."""
+        core = self._layers.core
+        asked = int(nprobe or core.nprobe) if self._spec.nlist else 0
+        if not asked or asked < core.nlist or not self._spec.coarse_kind.endswith("fs"):
+            return {}
+        found = search(core.quantizer, queries, asked)[1]
+        rows = np.flatnonzero((found < 0).any(axis=1)).tolist()
+        return {row: np.setdiff1d(np.arange(core.nlist), found[row]) for row in rows}
 
     def _find_lost(
         self, hits: Hits, queries: Vectors, nprobe: int | None, allowed: Ids | None
     ) -> None:
         """Complete, by exact AQS, the hits of queries for which FastScan found fewer than k."""
         rows = np.flatnonzero(hits.ids[:, -1] < 0)
-        for row, lists in zip(rows, self._lists_of(queries[rows], nprobe), strict=True):
+        for row, lists in zip(rows.tolist(), self._lists_of(queries[rows], nprobe), strict=True):
             lists = lists[lists >= 0]
             there = hits.ids[row] >= 0
             if allowed is None and there.sum() == sum(map(self._size_of, lists.tolist())):
                 continue
-            ids, scores = self._scores_in(lists, queries[row], allowed)
-            new = ~np.isin(ids, hits.ids[row, there])
-            ids = np.concatenate([hits.ids[row, there], ids[new]])
-            scores = np.concatenate([hits.scores[row, there], scores[new]])
-            best = np.lexsort((ids, -scores))[: hits.ids.shape[1]]
-            hits.ids[row, : len(best)], hits.scores[row, : len(best)] = ids[best], scores[best]
+            self._take_in(hits, row, *self._scores_in(lists, queries[row], allowed))
+
+    @staticmethod
+    def _take_in(hits: Hits, row: int, ids: Ids, scores: Scores) -> None:
+        """Rank more items among the hits of a query; those that are there keep their scores."""
+        there = hits.ids[row] >= 0
+        new = ~np.isin(ids, hits.ids[row, there])
+        ids = np.concatenate([hits.ids[row, there], ids[new]])
+        scores = np.concatenate([hits.scores[row, there], scores[new]])
+        best = np.lexsort((ids, -scores))[: hits.ids.shape[1]]
+        hits.ids[row, : len(best)], hits.scores[row, : len(best)] = ids[best], scores[best]
 
     def _size_of(self, number: int) -> int:
         core = self._layers.core
@@ -309,7 +330,10 @@ class Searcher:
             parameters = self._parameters(1, nprobe, None, None, allowed)
             limits, scores, ids = range_search(self._index, queries[searched], border, parameters)
             query = np.repeat(searched, limits[1:] - limits[:-1])
-        for row, lists in zip(whole, self._lists_of(queries[whole], nprobe), strict=True):
+        missed = [*zip(whole, self._lists_of(queries[whole], nprobe), strict=True)]
+        lost = self._lost_lists(queries[searched], nprobe) if len(searched) else {}
+        missed += [(searched[row], lists) for row, lists in lost.items()]
+        for row, lists in missed:
             row_ids, row_scores = self._scores_in(lists[lists >= 0], queries[row], allowed)
             above = row_scores > border
             query = np.concatenate([query, np.full(above.sum(), row)])

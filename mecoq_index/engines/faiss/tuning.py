@@ -13,10 +13,10 @@ from ...scoring import aqs, block_normalize
 from ..abilities import Tuned
 from ..hits import Hits
 from .calls import search
-from .grammar import FactorySpec
 from .inject import Layers
 from .items import plain_index, read_items
 from .layout import pack
+from .spec import FactorySpec
 
 _TIE = 1e-5  # scores that differ by less tie
 
