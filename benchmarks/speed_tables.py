@@ -101,6 +101,31 @@ def _sizes(runs: list[tuple[Record, Record]]) -> list[str]:
     return [f"{run['items']:,} codes (commit {commit(record)})" for record, run in runs]
 
 
+def list_finders() -> Table:
+    """What finds the lists of an IVF index: recall and speed by the number of lists visited."""
+    record = read("list_finders")
+    run = record["result"]
+    nprobes = sorted({row["nprobe"] for row in run["rows"]})
+    found = {(row["method"], row["nprobe"]): row for row in run["rows"]}
+    rows = [
+        [
+            method,
+            f"{seconds:.0f}",
+            *(
+                f"{point['own_recall_at_10']:.3f} at {point['queries_per_second']:,.0f}"
+                for point in (found[method, nprobe] for nprobe in nprobes)
+            ),
+        ]
+        for method, seconds in run["build_seconds"].items()
+    ]
+    columns = ("index", "built in, s", *(f"lists: {nprobe}" for nprobe in nprobes))
+    note = (
+        f"*own* at queries per second; {run['items']:,} codes, k = {run['k']}, one thread, batches "
+        f"of {run['batch']}. {made_by('python benchmarks/list_finders.py', record)}"
+    )
+    return Table(columns, rows, note)
+
+
 def scale() -> Table:
     """How building grows with the number of codes."""
     record = read("scale")

@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], Table]] = {
         speed_tables.search_ratios,
         speed_tables.search_layer,
         speed_tables.adding,
+        speed_tables.list_finders,
         speed_tables.scale,
         speed_tables.scale_growth,
         milvus_tables.milvus,
