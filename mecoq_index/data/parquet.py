@@ -18,7 +18,8 @@ import numpy as np
 from .._optional import require
 from .._reading import check_unpacked
 from ..errors import ArtifactError
-from .table import Table, pyarrow, readable_names
+from .parquet_footer import read_row_groups
+from .table import Table, pyarrow
 
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
 # value of it.
@@ -38,8 +39,10 @@ class ParquetTable(Table):
         with _open(path) as file:
             # Kept because it can be large, and every new start would parse it again.
             self._metadata, schema = file.metadata, file.schema_arrow
-        groups = range(self._metadata.num_row_groups)
-        self._starts = np.cumsum([0, *(self._metadata.row_group(i).num_rows for i in groups)])
+        self._groups = read_row_groups(path)
+        if len(self._groups) != self._metadata.num_row_groups:
+            raise ArtifactError(f"{path} is damaged: its row groups cannot be counted.")
+        self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
         super().__init__(str(path), schema, int(self._starts[-1]), path)
         self._file = path
         self._row_limits: dict[str, int] = {}
@@ -49,14 +52,9 @@ class ParquetTable(Table):
 
     def _check_column(self, column: str) -> None:
         """Refuse a column that unpacks to much more than the file can hold."""
-        size = values = 0
-        with readable_names(self.name):  # each group repeats them
-            for group in range(self._metadata.num_row_groups):
-                groups = self._metadata.row_group(group)
-                for part in map(groups.column, range(groups.num_columns)):
-                    if f"{part.path_in_schema}.".startswith(f"{column}."):
-                        size += part.total_uncompressed_size
-                        values += part.num_values
+        parts = [part for group in self._groups for part in group.parts]
+        own = [part for part in parts if f"{part.path}.".startswith(f"{column}.")]
+        size, values = sum(part.size for part in own), sum(part.values for part in own)
         check_unpacked(self._file, size, f"column {column!r}")
         check_unpacked(self._file, values, f"column {column!r}")
 
