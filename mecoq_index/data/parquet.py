@@ -18,7 +18,7 @@ import numpy as np
 from .._optional import require
 from .._reading import check_unpacked
 from ..errors import ArtifactError
-from .parquet_footer import read_row_groups
+from .parquet_footer import largest_page, read_row_groups
 from .table import Table, pyarrow
 
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
@@ -57,6 +57,8 @@ class ParquetTable(Table):
         size, values = sum(part.size for part in own), sum(part.values for part in own)
         check_unpacked(self._file, size, f"column {column!r}")
         check_unpacked(self._file, values, f"column {column!r}")
+        page = max((largest_page(self._file, part) for part in own), default=0)
+        check_unpacked(self._file, page, f"a page of column {column!r}")
 
     def _rows_at_a_time(self, column: str, most: int) -> int:
         """Return the number of rows of a column to decode at a time.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from .._reading import named_damage
 
@@ -20,8 +20,11 @@ _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7,
 _INTEGERS = (4, 5, 6)
 # Numbers of the fields in FileMetaData, RowGroup, ColumnChunk and ColumnMetaData.
 _ROW_GROUPS, _COLUMNS, _ROWS, _METADATA = 4, 1, 3, 3
-_PATH, _VALUES, _SIZE = 3, 5, 6
-_OF_PART = dict.fromkeys((_PATH, _VALUES, _SIZE))
+_PATH, _VALUES, _SIZE, _STORED, _PAGES, _DICTIONARY = 3, 5, 6, 7, 9, 11
+_OF_PART = dict.fromkeys((_PATH, _VALUES, _SIZE, _STORED, _PAGES, _DICTIONARY))
+_UNPACKED, _PACKED = 2, 3  # in PageHeader
+_OF_PAGE = dict.fromkeys((_UNPACKED, _PACKED))
+_HEADER_BYTES = (1 << 12, 1 << 24)  # usual, and with the longest texts for statistics
 _WANTED = {_ROW_GROUPS: {_ROWS: None, _COLUMNS: {_METADATA: _OF_PART}}}
 
 
@@ -33,6 +36,10 @@ class Part(NamedTuple):
     values: int
     size: int
     """Bytes before compression."""
+    start: int
+    """Where its first page begins."""
+    stored: int
+    """Bytes in the file."""
 
 
 class RowGroup(NamedTuple):
@@ -67,8 +74,47 @@ def _row_group(group: dict[int, Any]) -> RowGroup:
             path = b".".join(found[_PATH]).decode()
         except UnicodeDecodeError as exc:
             raise ValueError("a column's name is not UTF-8.") from exc
-        parts.append(Part(path, found[_VALUES], found[_SIZE]))
+        pages = found[_PAGES]
+        start = min(pages, found.get(_DICTIONARY) or pages)
+        parts.append(Part(path, found[_VALUES], found[_SIZE], start, found[_STORED]))
     return RowGroup(group[_ROWS], parts)
+
+
+def largest_page(path: Path, part: Part) -> int:
+    """Return the bytes that the largest page of a column in a row group unpacks to.
+
+    pyarrow makes room for as many as the header of a page declares.
+
+    Raises:
+        ArtifactError: If a header is damaged.
+    """
+    largest, at = 0, part.start
+    with named_damage(f"{path} is no readable .parquet file"), path.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while at < part.start + part.stored:
+            header, length = _page_header(stream, at)
+            if (
+                not 0 <= header[_PACKED] <= end - at - length
+                or not 0 <= header[_UNPACKED] < 1 << 31
+            ):
+                raise ValueError("a page of it is larger than the file")
+            largest = max(largest, header[_UNPACKED])
+            at += length + header[_PACKED]
+    return largest
+
+
+def _page_header(stream: BinaryIO, at: int) -> tuple[dict[int, Any], int]:
+    """Return the fields of a header that are wanted, and its length."""
+    for most in _HEADER_BYTES:
+        stream.seek(at)
+        content = stream.read(most)
+        reader = _Compact(content)
+        try:
+            return reader.struct(_OF_PAGE), reader.at
+        except (IndexError, ValueError):
+            if most == _HEADER_BYTES[-1] or len(content) < most:
+                raise
+    raise AssertionError
 
 
 class _Compact:
@@ -79,7 +125,8 @@ class _Compact:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._content, self._at, self._depth = content, 0, 0
+        self._content, self._depth = content, 0
+        self.at = 0
 
     def struct(self, wanted: dict[int, Any]) -> dict[int, Any]:
         """The next structure: its fields with these numbers, by number.
@@ -133,14 +180,14 @@ class _Compact:
             self._value(kinds & 15, {})
 
     def _byte(self) -> int:
-        self._at += 1
-        return self._content[self._at - 1]
+        self.at += 1
+        return self._content[self.at - 1]
 
     def _bytes(self, size: int) -> bytes:
-        found = self._content[self._at : self._at + size]
+        found = self._content[self.at : self.at + size]
         if len(found) != size:
             raise ValueError("its footer ends early")
-        self._at += size
+        self.at += size
         return found
 
     def _unsigned(self) -> int:

@@ -357,9 +357,7 @@ class FaissEngine:
         if spec.fast_scan or spec.graph or bool(spec.nlist) == bool(spec.id_map):
             id_map = "" if spec.nlist else "IDMap2"
             able = FactorySpec(spec.M, spec.nbits, spec.nlist, spec.coarse, id_map=id_map)
-            raise InvalidInputError(
-                f"{spec} cannot remove items. Build with '{able}' to be able to."
-            )
+            raise InvalidInputError(f"{spec} cannot remove items. Build with '{able}' to do that.")
         self._numbering.free()  # before they are gone: an id is not given twice
         return int(self.index.remove_ids(ids))
 
