@@ -19,7 +19,7 @@ from .._optional import require
 from .._reading import check_unpacked
 from ..errors import ArtifactError
 from .parquet_footer import largest_page, read_row_groups
-from .table import Table, pyarrow
+from .table import Table, pyarrow, readable_names
 
 # Without a buffer size, Arrow reads the whole compressed column of a row group before the first
 # value of it.
@@ -39,9 +39,14 @@ class ParquetTable(Table):
         with _open(path) as file:
             # Kept because it can be large, and every new start would parse it again.
             self._metadata, schema = file.metadata, file.schema_arrow
+            with readable_names(str(path)):
+                columns = [file.schema.column(i).path for i in range(len(file.schema))]
         self._groups = read_row_groups(path)
         if len(self._groups) != self._metadata.num_row_groups:
             raise ArtifactError(f"{path} is damaged: its row groups cannot be counted.")
+        # pyarrow finds columns by their place; here they are found by their names.
+        if any([part.path for part in group.parts] != columns for group in self._groups):
+            raise ArtifactError(f"{path} is damaged: a row group has other columns than the file.")
         self._starts = np.cumsum([0, *(group.rows for group in self._groups)])
         super().__init__(str(path), schema, int(self._starts[-1]), path)
         self._file = path
