@@ -73,7 +73,7 @@ def demo(out: Path, epochs: int, seed: int, output: Output) -> None:
         content = _compare(folder, index, seed, output)
     query = next(iter(_images(out / "digits" / "queries")))
     output.done(
-        f"\nwrote {out}/: neighbors.png, precision_recall.png, bench.json, c.pt, digits.mecoq",
+        f"wrote {out}/: neighbors.png, precision_recall.png, bench.json, c.pt, digits.mecoq",
         content,
         next_command=("mecoq-index", "search", out / "digits.mecoq", query, "-k", 5),
     )
