@@ -8,7 +8,7 @@ the Parquet format), of which a few numbers are taken here; the rest is passed o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -69,7 +69,8 @@ def read_row_groups(path: Path) -> list[RowGroup]:
 def _row_group(group: dict[int, Any]) -> RowGroup:
     parts = []
     for column in group.get(_COLUMNS, []):
-        found = column[_METADATA]
+        found = column.get(_METADATA, {})
+        _check_there(found, (_PATH, _VALUES, _SIZE, _STORED, _PAGES))
         try:
             path = b".".join(found[_PATH]).decode()
         except UnicodeDecodeError as exc:
@@ -77,7 +78,13 @@ def _row_group(group: dict[int, Any]) -> RowGroup:
         pages = found[_PAGES]
         start = min(pages, found.get(_DICTIONARY) or pages)
         parts.append(Part(path, found[_VALUES], found[_SIZE], start, found[_STORED]))
+    _check_there(group, (_ROWS,))
     return RowGroup(group[_ROWS], parts)
+
+
+def _check_there(found: Mapping[int, Any], wanted: Iterable[int]) -> None:
+    if lacking := sorted(set(wanted) - found.keys()):
+        raise ValueError(f"its metadata lacks the fields {lacking}")
 
 
 def largest_page(path: Path, part: Part) -> int:
@@ -93,6 +100,7 @@ def largest_page(path: Path, part: Part) -> int:
         end = stream.seek(0, os.SEEK_END)
         while at < part.start + part.stored:
             header, length = _page_header(stream, at)
+            _check_there(header, _OF_PAGE)
             if (
                 not 0 <= header[_PACKED] <= end - at - length
                 or not 0 <= header[_UNPACKED] < 1 << 31

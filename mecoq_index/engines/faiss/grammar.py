@@ -118,9 +118,9 @@ def _coded_coarse(spec: FactorySpec, string: str, codebooks: Codebooks) -> str:
         InvalidInputError: If these codebooks, or FAISS, cannot have it.
     """
     exact = f"MeCoQ{spec.M}x{spec.nbits}"
-    written = spec.coarse.removesuffix("fs").removesuffix("np")
-    fast = spec.coarse.endswith("fs")
-    fits = written in (exact, *(["MeCoQ"] if not fast else []))
+    leaf = _LEAF.fullmatch(spec.coarse)
+    fits = leaf is not None and not leaf[4] and _asked(leaf, spec) == (spec.M, spec.nbits)
+    fast = leaf is not None and bool(leaf[3])
     if spec.nbits < FEWEST_CODED_BITS or not fits or (fast and not _finds_lists_fast(codebooks)):
         able = [] if spec.nbits < FEWEST_CODED_BITS else [exact]
         able += [f"{exact}fs"] if able and _finds_lists_fast(codebooks) else []
@@ -208,11 +208,16 @@ def _check_numbers(string: str) -> None:
             )
 
 
+def _asked(leaf: re.Match[str], spec: FactorySpec) -> tuple[int, int]:
+    """M and the bits of a code that a quantizer's name asks for; those of the codebooks if none."""
+    return (int(leaf[1]), int(leaf[2] or 8)) if leaf[1] else (spec.M, spec.nbits)
+
+
 def _read_leaf(
     spec: FactorySpec, string: str, match: re.Match[str], codebooks: Codebooks
 ) -> FactorySpec:
-    M, nbits, fast_scan, block_size = match.groups()
-    asked = (int(M), int(nbits or 8)) if M else (spec.M, spec.nbits)
+    _, _, fast_scan, block_size = match.groups()
+    asked = _asked(match, spec)
     if asked != (spec.M, spec.nbits):
         raise InvalidInputError(
             f"{string!r} asks for {asked[0]} subquantizers of {asked[1]} bits, but the codebooks "

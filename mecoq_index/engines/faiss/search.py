@@ -203,7 +203,7 @@ class Searcher:
         scan = plain_index(self._layers)
         scan.add_sa_codes(pack(codes_at(self._layers, rows, number), self._spec.nbits))
         found = min(k, len(rows))
-        scores, best = scan.search(queries, found)
+        scores, best = search(scan, queries, found)
         hits.scores[:, :found], hits.ids[:, :found] = scores, held[places][best]
         return hits
 
@@ -215,7 +215,7 @@ class Searcher:
         step = max(1, _RERANKED_AT_ONCE // (fetched * M))
         for start in range(0, len(queries), step):
             part = slice(start, start + step)
-            _, rows = core.search(queries[part], fetched)
+            _, rows = search(core, queries[part], fetched)
             codes = codes_at(self._layers, np.maximum(rows, 0).ravel()).reshape(*rows.shape, -1)
             tables = lookup_tables(queries[part], self._codebooks)
             exact = np.zeros(rows.shape, np.float32)
