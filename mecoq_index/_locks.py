@@ -67,7 +67,7 @@ def locked(path: Path, *, what: Path, seconds: float = 0) -> Iterator[None]:
 
 def _acquired(path: Path) -> int | None:
     """The descriptor of the locked file, -1 if there is a mark instead; None if it is taken."""
-    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT, hard_links=True)
     try:
         if not _lock(descriptor):
             os.close(descriptor)

@@ -129,16 +129,19 @@ def check_readable(path: Path, *, links: bool = True) -> Path:
     return path
 
 
-def open_own(path: Path, flags: int, *, remedy: str = "Remove it.") -> int:
+def open_own(
+    path: Path, flags: int, *, remedy: str = "Remove it.", hard_links: bool = False
+) -> int:
     """Return the descriptor of a file that this package wrote, or makes; links are not followed.
 
     Args:
         path: The file.
         flags: As ``os.open`` takes them.
         remedy: What to do about a file that is not ours, as a sentence.
+        hard_links: Whether it may have other names, which matters for what is written into it.
 
     Raises:
-        ArtifactError: If it is a link or no file, or has another name as well.
+        ArtifactError: If it is a link or no file, or has another name that it may not have.
         OSError: If the system refuses.
     """
     flags |= (
@@ -152,7 +155,7 @@ def open_own(path: Path, flags: int, *, remedy: str = "Remove it.") -> int:
             raise odd from exc
         raise
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    if not stat.S_ISREG(found.st_mode) or (found.st_nlink > 1 and not hard_links):
         os.close(descriptor)
         raise odd
     return descriptor

@@ -139,3 +139,11 @@ def test_a_lock_is_no_link_and_nothing_special(tmp_path, kind):
         with locked(lock, what=tmp_path):
             pass
     assert victim.exists() == (kind == "link")
+
+
+def test_a_lock_may_have_another_name_as_copies_by_hard_links_give_it(tmp_path):
+    with locked(tmp_path / ".lock", what=tmp_path):
+        pass
+    (tmp_path / "copy").hardlink_to(tmp_path / ".lock")
+    with locked(tmp_path / ".lock", what=tmp_path):
+        pass

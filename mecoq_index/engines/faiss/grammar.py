@@ -103,10 +103,9 @@ def parse(string: str, codebooks: Codebooks, *, items: int | None = None) -> Fac
                     f"The nearest one is {_nearest(kept, codebooks)!r}."
                 )
             spec = known
-    if spec.coarse.startswith("MeCoQ"):
-        spec = spec.with_coarse(_coded_coarse(spec, string, codebooks))
-    elif spec.nlist and spec.coarse:
-        spec = spec.with_coarse(spec.coarse)
+    if spec.coarse:
+        coded = spec.coarse.startswith("MeCoQ")
+        spec = spec.with_coarse(_coded_coarse(spec, string, codebooks) if coded else spec.coarse)
     _check_whole(spec, string, codebooks)
     return spec
 
@@ -118,22 +117,18 @@ def _coded_coarse(spec: FactorySpec, string: str, codebooks: Codebooks) -> str:
         InvalidInputError: If these codebooks, or FAISS, cannot have it.
     """
     exact = f"MeCoQ{spec.M}x{spec.nbits}"
-    leaf = _LEAF.fullmatch(spec.coarse)
-    fits = leaf is not None and not leaf[4] and _asked(leaf, spec) == (spec.M, spec.nbits)
-    fast = leaf is not None and bool(leaf[3])
-    if spec.nbits < FEWEST_CODED_BITS or not fits or (fast and not _finds_lists_fast(codebooks)):
-        able = [] if spec.nbits < FEWEST_CODED_BITS else [exact]
-        able += [f"{exact}fs"] if able and _finds_lists_fast(codebooks) else []
+    able = [exact] if spec.nbits >= FEWEST_CODED_BITS else []
+    able += [f"{exact}fs"] if codebooks.K == 16 and spec.M <= MOST_FAST_SCANNED_ALONE else []
+    leaf, kind = _LEAF.fullmatch(spec.coarse), ""
+    if leaf is not None and not leaf[4] and _asked(leaf, spec) == (spec.M, spec.nbits):
+        kind = exact + "fs" * bool(leaf[3])
+    if kind not in able:
         raise InvalidInputError(
             f"lists cannot be found by {spec.coarse!r}, as {string!r} says, for codebooks with "
             f"M={codebooks.M} and K={codebooks.K}, but by one of {['Flat', *able]}. The nearest "
             f"string is {str(replace(spec, coarse=''))!r}."
         )
-    return exact + "fs" * fast
-
-
-def _finds_lists_fast(codebooks: Codebooks) -> bool:
-    return codebooks.K == 16 and codebooks.M <= MOST_FAST_SCANNED_ALONE
+    return kind
 
 
 def fitting(codebooks: Codebooks) -> list[str]:
